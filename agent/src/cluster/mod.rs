@@ -1,0 +1,5 @@
+//! The cluster: validated objects, with the defaults of the Kubernetes API filled in.
+
+mod model;
+
+pub use model::*;

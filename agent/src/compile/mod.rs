@@ -1,0 +1,1 @@
+//! From a cluster to the desired datapath of one node: a pure function.

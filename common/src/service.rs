@@ -1,0 +1,82 @@
+//! Services: frontends, rings of backends.
+
+use crate::{addr::Be16, plain};
+
+/// Key of the `FRONTENDS_*` maps: an address, port and protocol that a service answers on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FrontendKey<A> {
+    /// The virtual address.
+    pub addr: A,
+    /// The service port.
+    pub port: Be16,
+    /// IP protocol number.
+    pub protocol: u16,
+}
+
+/// A run of the `RINGS_*` array that one group of clients chooses from.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// Index of the first slot.
+    pub offset: u32,
+    /// Number of slots, a prime or 1; 0: there is no backend for these clients.
+    pub len: u32,
+}
+
+/// Bits of [`Service::flags`].
+pub mod flags {
+    /// An empty ring is answered by a drop rather than a reject: endpoints exist, but none that policy lets this node use.
+    pub const EMPTY_INTERNAL_DROPS: u32 = 1 << 0;
+    /// The same for outside clients.
+    pub const EMPTY_EXTERNAL_DROPS: u32 = 1 << 1;
+    /// Masquerade connections of pods.
+    pub const MASQUERADE_POD: u32 = 1 << 2;
+    /// Masquerade connections of the node itself.
+    pub const MASQUERADE_NODE: u32 = 1 << 3;
+    /// Masquerade connections from outside.
+    pub const MASQUERADE_EXTERNAL: u32 = 1 << 4;
+}
+
+/// Value of the `FRONTENDS_*` maps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Number of the service port for people; the key of `MEMBERS_*`. Never 0.
+    pub id: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// For pods and the node itself.
+    pub internal: Ring,
+    /// For clients outside the cluster.
+    pub external: Ring,
+}
+
+/// Element of the `RINGS_*` arrays: one slot of a Maglev ring, the backend in place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Backend<A> {
+    /// The endpoint's address.
+    pub addr: A,
+    /// The endpoint's port.
+    pub port: Be16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Key of the `MEMBERS_*` maps: an endpoint that a service port still sends packets of live flows to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MemberKey<A> {
+    /// [`Service::id`].
+    pub service: u32,
+    /// The endpoint.
+    pub backend: Backend<A>,
+}
+
+plain!(
+    Ring: 8, Service: 24,
+    FrontendKey<crate::addr::V4>: 8, FrontendKey<crate::addr::V6>: 20,
+    Backend<crate::addr::V4>: 8, Backend<crate::addr::V6>: 20,
+    MemberKey<crate::addr::V4>: 12, MemberKey<crate::addr::V6>: 24,
+);

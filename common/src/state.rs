@@ -1,0 +1,33 @@
+//! What the agent tells the programs while they run, and what it fixes when it loads them.
+
+use crate::{
+    addr::{V4, V6},
+    plain,
+};
+
+/// The one element of the `STATE` array.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Revision of policy and services. Written last in a commit: a flow that was decided in another
+    /// epoch is decided again at its next packet. 0 before the first commit: everything is dropped.
+    pub epoch: u32,
+    /// Bits of [`events`].
+    pub events: u32,
+    /// This node's own IPv4 address, all zero when it has none.
+    pub node_v4: V4,
+    /// This node's own IPv6 address, all zero when it has none.
+    pub node_v6: V6,
+    /// Interface towards other nodes and the outside.
+    pub uplink: u32,
+}
+
+/// Which events go to the ring buffer.
+pub mod events {
+    /// Dropped packets.
+    pub const DROPS: u32 = 1 << 0;
+    /// New flows.
+    pub const FLOWS: u32 = 1 << 1;
+}
+
+plain!(State: 32);

@@ -1,1 +1,5 @@
 //! From a cluster to the desired datapath of one node: a pure function.
+
+mod numbers;
+
+pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};

@@ -1,1 +1,3 @@
 //! From a cluster to the desired datapath of one node: a pure function.
+
+pub mod services;

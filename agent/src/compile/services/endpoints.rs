@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
 };
 
 use super::Place;
@@ -22,20 +23,21 @@ pub(super) struct Usable {
     /// By the policy Local: those on this node.
     pub(super) local: Vec<Backend>,
     /// Endpoints that live flows may stay with.
-    pub(super) members: BTreeSet<Backend>,
+    pub(super) members: Arc<BTreeSet<Backend>>,
 }
 
 impl Usable {
     /// Sorts the endpoints of a service port in one family, as seen from a node.
     pub(super) fn new(slices: &[&EndpointSlice], port: &ServicePort, ipv6: bool, place: &Place<'_>) -> Self {
         let all = gather(slices, port, ipv6, place);
-        let hint = Hint::of(all.values().copied().filter(|endpoint| endpoint.ready), place);
+        let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
+        let hint = Hint::of(&ready, place);
         let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place), |_| true);
         let local =
             ready_or_draining(&all, |endpoint| place.is_local(endpoint), |endpoint| place.is_local(endpoint));
         let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
         let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
-        Self { cluster, local, members }
+        Self { cluster, local, members: Arc::new(members) }
     }
 }
 
@@ -132,9 +134,9 @@ enum Hint {
 
 impl Hint {
     /// A level of hints holds when every ready endpoint has one and some are for this place.
-    fn of<'a>(ready: impl Iterator<Item = &'a Endpoint> + Clone, place: &Place<'_>) -> Self {
+    fn of(ready: &[&Endpoint], place: &Place<'_>) -> Self {
         let holds = |hint: Self, given: fn(&Endpoint) -> bool| {
-            ready.clone().all(given) && ready.clone().any(|endpoint| hint.admits(endpoint, place))
+            ready.iter().copied().all(given) && ready.iter().any(|endpoint| hint.admits(endpoint, place))
         };
         if holds(Self::Node, |endpoint| !endpoint.node_hints.is_empty()) {
             Self::Node

@@ -22,21 +22,11 @@ use self::{
     maglev::Rings,
     port::PortInFamily,
 };
+use super::{Interner, ServicePortKey};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Name, Node, Protocol, Service, ServiceKind},
-    datapath::{self, Frontend, HealthCheck, IdentityId, ServiceId},
+    cluster::{Cluster, Endpoint, EndpointSlice, Node, Service, ServiceKind},
+    datapath::{self, Frontend, HealthCheck, IdentityId},
 };
-
-/// A port of a service: what a [`ServiceId`] stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct ServicePortKey {
-    /// The service.
-    pub service: Name,
-    /// Name of the port, empty when it has none.
-    pub port: String,
-    /// Its protocol.
-    pub protocol: Protocol,
-}
 
 /// The services of a cluster as one node is to handle them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,12 +41,8 @@ pub struct Services {
     pub identities: BTreeMap<IpNet, IdentityId>,
 }
 
-/// Compiles the services of `cluster` for `node`; `number` gives out the numbers of service ports.
-pub fn compile(
-    cluster: &Cluster,
-    node: &str,
-    mut number: impl FnMut(&ServicePortKey) -> ServiceId,
-) -> Services {
+/// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
+pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) -> Services {
     let place = Place::new(cluster, node);
     let slices = Slices::new(cluster);
     let mut rings = Rings::default();
@@ -65,21 +51,22 @@ pub fn compile(
     let mut health_checks = BTreeMap::new();
     for service in cluster.services.values().filter(|service| is_served(service)) {
         let slices = slices.of(&service.name);
-        for (&cluster_ip, port) in
-            service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
-        {
-            let key = ServicePortKey {
-                service: service.name.clone(),
-                port: port.name.clone(),
-                protocol: port.protocol,
+        let families = service.cluster_ips.iter();
+        for (&cluster_ip, port) in families.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
+            let protocol = port.protocol;
+            let key = ServicePortKey { service: service.name.clone(), port: port.port, protocol };
+            let mut in_family = PortInFamily {
+                config: &cluster.config,
+                service,
+                id: numbers.number(key),
+                place: &place,
+                usable: Usable::new(slices, port, cluster_ip.is_ipv6(), &place),
+                rings: &mut rings,
             };
-            let backends = Usable::new(slices, port, cluster_ip.is_ipv6(), &place);
-            let mut family =
-                PortInFamily::new(&cluster.config, service, number(&key), &place, backends, &mut rings);
-            for (kind, address, number) in frontends::of(service, port, cluster_ip, &place) {
-                let frontend = Frontend { address, port: number, protocol: port.protocol.number() };
+            for (kind, address, port) in frontends::of(service, port, cluster_ip, &place) {
+                let frontend = Frontend { address, port, protocol: protocol.number() };
                 let frontends = if kind == Kind::NodePort { &mut node_ports } else { &mut frontends };
-                frontends.entry(frontend).or_insert_with(|| family.at(kind, address));
+                frontends.entry(frontend).or_insert_with(|| in_family.at(kind, address));
             }
         }
         health_checks.extend(health_check(service, slices, &place));

@@ -8,34 +8,20 @@ use weir_common::service::flags;
 use super::{Place, endpoints::Usable, frontends::Kind, maglev::Rings};
 use crate::{
     cluster::{Config, Service},
-    datapath::{self, Backend, Ring, ServiceId},
+    datapath::{self, Ring, ServiceId},
 };
 
 /// A port of a service in one address family, on one node.
 pub(super) struct PortInFamily<'a> {
-    config: &'a Config,
-    service: &'a Service,
-    id: ServiceId,
-    place: &'a Place<'a>,
-    rings: &'a mut Rings,
-    cluster: Vec<Backend>,
-    local: Vec<Backend>,
-    members: Arc<BTreeSet<Backend>>,
+    pub(super) config: &'a Config,
+    pub(super) service: &'a Service,
+    pub(super) id: ServiceId,
+    pub(super) place: &'a Place<'a>,
+    pub(super) usable: Usable,
+    pub(super) rings: &'a mut Rings,
 }
 
-impl<'a> PortInFamily<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        service: &'a Service,
-        id: ServiceId,
-        place: &'a Place<'a>,
-        usable: Usable,
-        rings: &'a mut Rings,
-    ) -> Self {
-        let Usable { cluster, local, members } = usable;
-        Self { config, service, id, place, rings, cluster, local, members: Arc::new(members) }
-    }
-
+impl PortInFamily<'_> {
     /// The service port at one of its frontends.
     pub(super) fn at(&mut self, kind: Kind, address: IpAddr) -> datapath::Service {
         let internal = self.ring(kind == Kind::Internal && self.service.internal_local);
@@ -44,7 +30,7 @@ impl<'a> PortInFamily<'a> {
             if kind == Kind::LoadBalancer { self.source_ranges(address.is_ipv6()) } else { Vec::new() };
         let mut flags = self.masquerade(kind);
         // A set without backends is a policy's doing when some node has an endpoint.
-        if !self.cluster.is_empty() {
+        if !self.usable.cluster.is_empty() {
             flags |= if internal.is_empty() { flags::EMPTY_INTERNAL_DROPS } else { 0 };
             flags |= if external.is_empty() { flags::EMPTY_EXTERNAL_DROPS } else { 0 };
         }
@@ -55,14 +41,14 @@ impl<'a> PortInFamily<'a> {
             flags,
             internal,
             external,
-            members: Arc::clone(&self.members),
+            members: Arc::clone(&self.usable.members),
             source_ranges,
             affinity: self.service.affinity,
         }
     }
 
     fn ring(&mut self, local: bool) -> Arc<Ring> {
-        self.rings.get(if local { &self.local } else { &self.cluster })
+        self.rings.get(if local { &self.usable.local } else { &self.usable.cluster })
     }
 
     /// Whether `externalTrafficPolicy: Local` governs the frontend: only local endpoints for the outside, whose

@@ -32,9 +32,8 @@ impl Usable {
         let all = gather(slices, port, ipv6, place);
         let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
         let hint = Hint::of(&ready, place);
-        let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place), |_| true);
-        let local =
-            ready_or_draining(&all, |endpoint| place.is_local(endpoint), |endpoint| place.is_local(endpoint));
+        let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place));
+        let local = ready_or_draining(&all, |endpoint| place.is_local(endpoint));
         let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
         let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
         Self { cluster, local, members: Arc::new(members) }
@@ -111,17 +110,18 @@ fn is_draining(endpoint: &Endpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 
-/// The ready endpoints that `admits` takes, or, when it takes none, the draining ones that `falls_back` takes.
+/// Those of the eligible endpoints that are ready, or else those that are draining. Without a ready one
+/// there is no hint, so that all draining ones are eligible for the cluster-wide set.
 fn ready_or_draining(
     all: &BTreeMap<Backend, &Endpoint>,
-    admits: impl Fn(&Endpoint) -> bool,
-    falls_back: impl Fn(&Endpoint) -> bool,
+    eligible: impl Fn(&Endpoint) -> bool,
 ) -> Vec<Backend> {
-    let select = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<Backend> {
-        all.iter().filter(|(_, endpoint)| wanted(endpoint)).map(|(backend, _)| *backend).collect()
+    let select = |state: fn(&Endpoint) -> bool| {
+        let selected = all.iter().filter(|(_, endpoint)| state(endpoint) && eligible(endpoint));
+        selected.map(|(backend, _)| *backend).collect::<Vec<_>>()
     };
-    let ready = select(&|endpoint| endpoint.ready && admits(endpoint));
-    if ready.is_empty() { select(&|endpoint| is_draining(endpoint) && falls_back(endpoint)) } else { ready }
+    let ready = select(|endpoint| endpoint.ready);
+    if ready.is_empty() { select(is_draining) } else { ready }
 }
 
 /// Which topology hint holds for a service port on a node.

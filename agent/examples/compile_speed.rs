@@ -138,7 +138,7 @@ fn policy(index: usize) -> NetworkPolicy {
         name: Name { namespace: format!("ns{}", index % NAMESPACES), name: format!("p{index}") },
         pod_selector: pods(app),
         isolates_ingress: true,
-        isolates_egress: index % 2 == 0,
+        isolates_egress: index.is_multiple_of(2),
         ingress: vec![
             rule(vec![own, others], vec![port(8080), port(9090)]),
             rule(vec![block.clone()], vec![port(443)]),

@@ -10,6 +10,7 @@
 
 mod bits;
 mod evaluate;
+pub mod explain;
 mod network;
 
 pub mod services;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use xtests::conformance::service;
+use weir_tests::conformance::service;
 
 #[test]
 fn every_service_case_holds_in_the_model() {

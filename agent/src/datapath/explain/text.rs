@@ -19,8 +19,10 @@ impl Explanation<'_> {
         let verdict = if self.decision.allowed { "allowed" } else { "denied" };
         let direction = self.direction;
         let cause = match self.cause {
-            Cause::Rule(origin @ RuleOrigin::Isolation { .. }) => {
-                format!("isolated by {}, and none of their rules matches", origin.policies().join(", "))
+            Cause::Rule(RuleOrigin::Isolation { policies, .. }) => {
+                let names: Vec<_> =
+                    policies.iter().map(|(name, source)| format!("{name} ({source})")).collect();
+                format!("isolated by {}, and none of their rules matches", names.join(", "))
             }
             Cause::Rule(origin) => described(cluster, origin),
             Cause::NoPolicy => format!("no policy selects it for {direction}"),

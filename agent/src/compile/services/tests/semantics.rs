@@ -159,6 +159,8 @@ fn overlapping_slices_count_an_endpoint_once_and_as_local_where_one_says_so() {
     cluster.slices.insert(name("web-3"), slice("web-3", vec![dead(LOCAL, "node-1")]));
     web(&mut cluster).internal_local = true;
     assert_eq!(ask(&cluster, POD, CLUSTER_IP, 80), "10.64.1.10:8080");
+    cluster.slices.remove(&name("web-2"));
+    assert_eq!(ask(&cluster, POD, CLUSTER_IP, 80), "reject");
 }
 
 #[test]

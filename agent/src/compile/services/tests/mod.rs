@@ -1,5 +1,6 @@
 //! Tests of compiled services by what the datapath's own model answers for packets.
 
+mod addresses;
 mod flows;
 mod kube_proxy;
 mod semantics;
@@ -30,6 +31,10 @@ const POD: &str = "10.64.1.200";
 const OUTSIDE: &str = "198.51.100.7";
 const NODE: &str = "192.0.2.11";
 const NODE_PORT: u16 = 30080;
+const LOCAL: &str = "10.64.1.10";
+const REMOTE: &str = "10.64.2.10";
+const BOTH: &str = "10.64.1.10:8080 10.64.2.10:8080";
+const BOTH_MASQUERADED: &str = "10.64.1.10:8080* 10.64.2.10:8080*";
 
 fn source() -> Source {
     Source { file: Arc::from("test.yaml"), line: 1, column: 1 }
@@ -89,6 +94,15 @@ fn service() -> Service {
         }],
         foreign: false,
     }
+}
+
+/// A service with an endpoint on each node.
+fn spread() -> Cluster {
+    cluster(vec![endpoint(LOCAL, "node-1"), endpoint(REMOTE, "node-2")])
+}
+
+fn web(cluster: &mut Cluster) -> &mut Service {
+    cluster.services.get_mut(&name("web")).unwrap()
 }
 
 fn pod(pod: &str, address: &str) -> Pod {

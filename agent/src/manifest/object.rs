@@ -122,14 +122,13 @@ fn visit(
         }
         Ok(None) => {
             if kind.ends_with("NetworkPolicy") || kind.ends_with("NetworkPolicySpec") {
-                object.say_here(
-                    Severity::Warning,
-                    format!("{version} {kind} is skipped: weir does not enforce it"),
-                );
+                object.say_here(Severity::Warning, || {
+                    format!("{version} {kind} is skipped: weir does not enforce it")
+                });
             }
             *into.skipped.entry(format!("{version}/{kind}")).or_default() += 1;
         }
-        Err(message) => object.say_here(Severity::Error, message),
+        Err(message) => object.say_here(Severity::Error, || message),
     }
 }
 

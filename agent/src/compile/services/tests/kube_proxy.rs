@@ -23,7 +23,7 @@ fn walk(cluster: &Cluster, from: IpAddr, to: IpAddr, port: u16) -> String {
     }
     let endpoints: Vec<_> = cluster.slices.values().flat_map(|slice| &slice.endpoints).collect();
     let usable = |endpoint: &&Endpoint| endpoint.ready || (endpoint.serving && endpoint.terminating);
-    if !endpoints.iter().any(|endpoint| usable(endpoint)) {
+    if !endpoints.iter().any(usable) {
         return "reject".to_owned();
     }
     let short_circuit = external && (is_pod || is_node);

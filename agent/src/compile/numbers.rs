@@ -4,12 +4,14 @@
 //! keep its number, or else every commit would rewrite everything.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     hash::Hash,
+    sync::Arc,
 };
 
-use weir_common::policy::RULE_FIRST;
+use weir_common::policy::{NO_POLICY, RULE_FIRST};
 
+use super::{atoms::Atom, identity_numbers::IdentityNumbers, lines::Line, rules::atoms_of};
 use crate::{
     cluster::{Name, Protocol},
     datapath::{Datapath, RuleOrigin},
@@ -22,6 +24,12 @@ use crate::{
 /// of the old revision untouched.
 #[derive(Clone, Debug)]
 pub struct Numbers {
+    /// What policies distinguish peers by.
+    pub(super) atoms: Interner<Atom>,
+    /// Sets of atoms.
+    pub(super) identities: IdentityNumbers,
+    /// Rule sets.
+    pub(super) rule_sets: Interner<Arc<[Line]>>,
     /// Rules for people.
     pub rules: Interner<RuleKey>,
     /// Service ports.
@@ -60,7 +68,13 @@ pub struct Interner<T> {
 
 impl Default for Numbers {
     fn default() -> Self {
-        Self { rules: Interner::new(RULE_FIRST), services: Interner::new(1) }
+        Self {
+            atoms: Interner::new(0),
+            identities: IdentityNumbers::default(),
+            rule_sets: Interner::new(NO_POLICY + 1),
+            rules: Interner::new(RULE_FIRST),
+            services: Interner::new(1),
+        }
     }
 }
 
@@ -68,6 +82,10 @@ impl Numbers {
     /// Frees every number that `datapath` does not name. To be called when `datapath` is in force and nothing
     /// older is.
     pub fn retain(&mut self, datapath: &Datapath) {
+        self.rule_sets.retain(|_, number| datapath.rule_sets.contains_key(&number));
+        let atoms: HashSet<_> = self.rule_sets.iter().flat_map(|(lines, _)| atoms_of(lines)).collect();
+        self.atoms.retain(|_, number| atoms.contains(&number));
+        self.identities.retain(&datapath.identities.values().copied().collect(), &atoms);
         self.rules.retain(|_, number| datapath.rules.contains_key(&number));
         let services: BTreeSet<_> = datapath.frontends.values().map(|service| service.id).collect();
         self.services.retain(|_, number| services.contains(&number));

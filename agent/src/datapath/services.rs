@@ -5,13 +5,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
 use weir_common::{
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR},
     service::flags,
 };
 
-use super::{Backend, Datapath, Frontend, IdentityId, Ring, Service, ServiceId};
+use super::{Backend, Datapath, Frontend, Ring, Service, ServiceId};
 
 /// The first packet of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +82,8 @@ impl Datapath {
     pub fn serve(&self, packet: &Packet) -> Verdict<'_> {
         let Some(service) = self.frontends.get(&packet.to) else {
             return match self.identity(packet.to.address) {
-                Some(IDENTITY_SERVICE) => Verdict::Reject,
-                Some(IDENTITY_SERVICE_CIDR) => Verdict::Drop,
+                IDENTITY_SERVICE => Verdict::Reject,
+                IDENTITY_SERVICE_CIDR => Verdict::Drop,
                 _ => Verdict::Pass,
             };
         };
@@ -106,13 +105,6 @@ impl Datapath {
         } else {
             Verdict::Reject
         }
-    }
-
-    /// The identity of an address: that of the longest prefix it is in.
-    fn identity(&self, address: IpAddr) -> Option<IdentityId> {
-        let longest = IpNet::from(address);
-        let prefixes = (0..=longest.prefix_len()).rev().filter_map(|len| IpNet::new(address, len).ok());
-        prefixes.into_iter().find_map(|prefix| self.identities.get(&prefix.trunc()).copied())
     }
 }
 

@@ -1,12 +1,6 @@
 //! The verifier's budgets: how much each kernel program costs to verify, and how long it is.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::Path,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use aya::{Ebpf, programs::Program};
@@ -32,8 +26,8 @@ type Costs = BTreeMap<String, Cost>;
 
 /// Compares the costs with the file, or writes it.
 pub(crate) fn run(update: bool) -> Result<ExitCode> {
-    machine::prepare()?;
     let object = build::kernel_programs()?;
+    machine::prepare()?;
     let costs = measure(&object)?;
     let path = shell::root().join(FILE);
     if update {
@@ -43,9 +37,9 @@ pub(crate) fn run(update: bool) -> Result<ExitCode> {
     let budget: Costs = toml::from_str(&text).with_context(|| format!("cannot understand {FILE}"))?;
     println!("{:<24} {:>9} {:>9} {:>11} {:>9}", "PROGRAM", "VERIFIED", "BUDGET", "TRANSLATED", "BUDGET");
     for (name, cost) in &costs {
-        let known = budget.get(name).map_or([String::new(), String::new()], |b| {
-            [b.verified.to_string(), b.translated.to_string()]
-        });
+        let known = budget
+            .get(name)
+            .map_or([String::new(), String::new()], |b| [b.verified.to_string(), b.translated.to_string()]);
         println!("{name:<24} {:>9} {:>9} {:>11} {:>9}", cost.verified, known[0], cost.translated, known[1]);
     }
     let complaints = compare(&costs, &budget);
@@ -67,7 +61,8 @@ fn measure(object: &Path) -> Result<Costs> {
         }
         .with_context(|| format!("the kernel refuses {name}"))?;
         let info = program.info()?;
-        let verified = info.verified_instruction_count().context("this kernel does not count (Linux 5.16 does)")?;
+        let verified =
+            info.verified_instruction_count().context("this kernel does not count (Linux 5.16 does)")?;
         let translated = info.size_translated().context("this kernel does not tell a program's size")? / 8;
         costs.insert(name.to_owned(), Cost { verified, translated });
     }

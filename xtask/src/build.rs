@@ -16,24 +16,15 @@ use crate::{
 /// The package with the kernel programs, and its one binary.
 const EBPF: &str = "weir-ebpf";
 
-/// What a build leaves behind.
-pub(crate) struct Built {
-    /// The kernel programs.
-    pub(crate) object: PathBuf,
-    /// The binary `weir`.
-    pub(crate) weir: PathBuf,
-}
-
-/// Builds the kernel programs, then `weir` with them inside.
-pub(crate) fn all(release: bool) -> Result<Built> {
-    let object = kernel_programs()?;
+/// Builds the kernel programs, then the binary `weir` with them inside.
+pub(crate) fn all(release: bool) -> Result<PathBuf> {
+    kernel_programs()?;
     step("Building", "weir");
     let mut cargo = shell::cargo();
     cargo.args(["build", "--quiet", "--package", "weir", "--bin", "weir"]);
     cargo.args(release.then_some("--release"));
     shell::run(&mut cargo)?;
-    let weir = target_dir().join(if release { "release" } else { "debug" }).join("weir");
-    Ok(Built { object, weir })
+    Ok(target_dir().join(if release { "release" } else { "debug" }).join("weir"))
 }
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.

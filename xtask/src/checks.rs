@@ -1,12 +1,15 @@
 //! The tests and the checks of the sources.
 
-use std::{ffi::OsString, process::{Command, ExitCode}};
+use std::{
+    ffi::OsString,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Result;
 
 use crate::{
-    build::{self, Built},
-    machine,
+    build, machine,
     shell::{self, step},
     toolchain,
 };
@@ -17,23 +20,25 @@ const KERNEL_TESTS: &str = "weir-tests";
 /// Runs all tests. Those on the running kernel run one after the other, for they measure time and would starve
 /// one another's probes.
 pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
+    let weir = build::all(false)?;
     machine::prepare()?;
-    let built = build::all(false)?;
     step("Testing", "the workspace");
-    let mut host = cargo(&["test", "--workspace", "--exclude", "weir-ebpf", "--exclude", KERNEL_TESTS], &built);
+    let mut host =
+        cargo(&["test", "--workspace", "--exclude", "weir-ebpf", "--exclude", KERNEL_TESTS], &weir);
     let verdict = shell::verdict(host.args(args))?;
     if verdict != ExitCode::SUCCESS {
         return Ok(verdict);
     }
     step("Testing", "on the running kernel");
-    let mut kernel = cargo(&["test", "--package", KERNEL_TESTS], &built);
+    let mut kernel = cargo(&["test", "--package", KERNEL_TESTS], &weir);
     shell::verdict(kernel.args(args).env("RUST_TEST_THREADS", "1"))
 }
 
 /// Runs conformance cases.
 pub(crate) fn conformance(args: &[String]) -> Result<ExitCode> {
-    let built = build::all(false)?;
-    let mut runner = cargo(&["run", "--quiet", "--package", KERNEL_TESTS, "--bin", "conformance", "--"], &built);
+    let weir = build::all(false)?;
+    let mut runner =
+        cargo(&["run", "--quiet", "--package", KERNEL_TESTS, "--bin", "conformance", "--"], &weir);
     let current = std::env::current_dir()?;
     shell::verdict(runner.args(args).current_dir(current))
 }
@@ -48,9 +53,12 @@ pub(crate) fn lint() -> Result<()> {
     step("Checking", "clippy for the kernel programs");
     let toolchain = toolchain::find_or_install()?;
     let mut clippy = toolchain.clippy()?;
-    shell::run(build::for_bpf(clippy.args(["--quiet", "--release"]), &toolchain).args(["--", "-D", "warnings"]))?;
+    shell::run(
+        build::for_bpf(clippy.args(["--quiet", "--release"]), &toolchain).args(["--", "-D", "warnings"]),
+    )?;
     step("Checking", "documentation");
-    let doc = ["doc", "--quiet", "--workspace", "--exclude", "weir-ebpf", "--no-deps", "--document-private-items"];
+    let doc =
+        ["doc", "--quiet", "--workspace", "--exclude", "weir-ebpf", "--no-deps", "--document-private-items"];
     shell::run(shell::cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     deny()
 }
@@ -67,9 +75,9 @@ fn deny() -> Result<()> {
 }
 
 /// A cargo whose tests find what was built.
-fn cargo(args: &[&str], built: &Built) -> Command {
+fn cargo(args: &[&str], weir: &Path) -> Command {
     let mut cargo = shell::cargo();
     let words: Vec<OsString> = args.iter().map(OsString::from).collect();
-    cargo.args(words).env("WEIR_BIN", &built.weir);
+    cargo.args(words).env("WEIR_BIN", weir);
     cargo
 }

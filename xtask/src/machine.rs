@@ -1,7 +1,8 @@
 //! What weir needs of the machine: root, tools, a BPF file system.
 
 use std::{
-    fs,
+    env, fs,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -18,11 +19,28 @@ use crate::shell::{self, step};
 /// Where BPF objects are pinned.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
-/// Makes sure that kernel programs can be loaded and network namespaces built here.
+/// What a command that becomes root keeps of its environment: where cargo and its tools are.
+const KEPT: [&str; 8] = [
+    "PATH",
+    "HOME",
+    "CARGO",
+    "CARGO_HOME",
+    "CARGO_TARGET_DIR",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "NO_COLOR",
+];
+
+/// Makes sure that kernel programs can be loaded and network namespaces built here, as root: where sudo asks no
+/// password, the whole command starts again under it.
 pub(crate) fn prepare() -> Result<()> {
     if !Uid::effective().is_root() {
-        let args = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-        bail!("kernel programs and network namespaces need root; run: sudo env \"PATH=$PATH\" cargo xtask {args}");
+        step("Becoming", "root through sudo: kernel programs and network namespaces need it");
+        let mut command = as_root("env")?;
+        command
+            .args(KEPT.iter().filter_map(|name| env::var(name).ok().map(|value| format!("{name}={value}"))));
+        let error = command.arg(env::current_exe()?).args(env::args_os().skip(1)).exec();
+        return Err(error).with_context(|| format!("cannot start {}", shell::show(&command)));
     }
     if !knows_bpffs(&fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?) {
         bail!("this kernel has no BPF file system: it was built without CONFIG_BPF_SYSCALL");
@@ -32,19 +50,33 @@ pub(crate) fn prepare() -> Result<()> {
     need("ethtool", &["--version"], "ethtool")
 }
 
+/// A command that runs as root: as we are, or through a sudo that asks no password.
+fn as_root(program: &str) -> Result<Command> {
+    if Uid::effective().is_root() {
+        return Ok(Command::new(program));
+    }
+    if shell::probe("sudo", &["-n", "true"]).is_none() {
+        let args = env::args().skip(1).collect::<Vec<_>>().join(" ");
+        bail!("this needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {args}");
+    }
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    Ok(command)
+}
+
 /// Installs Debian packages, or says what to type.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
-    let command = format!("apt-get install -y --no-install-recommends {list}");
     if shell::probe("apt-get", &["--version"]).is_none() {
-        bail!("{list} must be installed by hand: this is not Debian (there: {command})");
-    }
-    if !Uid::effective().is_root() {
-        bail!("{list} must be installed first; run: sudo {command}");
+        bail!("this is not Debian: install by hand what there is called {list}");
     }
     step("Installing", format_args!("{list} (Debian packages)"));
-    apt(&["update"])?;
-    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+    let command = format!("apt-get install -y --no-install-recommends {list}");
+    let apt = || {
+        apt(&["update"])
+            .and_then(|()| apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
+    };
+    apt().with_context(|| format!("{list} must be installed first, as root: {command}"))
 }
 
 /// Installs a package unless its program runs.
@@ -56,8 +88,8 @@ pub(crate) fn need(program: &str, args: &[&str], package: &str) -> Result<()> {
 }
 
 fn apt(args: &[&str]) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.arg("-qq").args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    let mut command = as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(args);
     shell::run(command.stdin(Stdio::null()).stdout(Stdio::null()))
 }
 

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Setup => machine::prepare().and_then(|()| toolchain::find_or_install()).map(drop)?,
+        Command::Setup => toolchain::find_or_install().and_then(|_| machine::prepare())?,
         Command::Build { release } => drop(build::all(release)?),
         Command::Run(args) if args.vagrant => return vagrant::run(&args.manifests, args.once),
         Command::Run(args) => return demo::run(&args.manifests, args.once, args.no_agent),

@@ -47,7 +47,13 @@ impl Toolchain {
             (true, _) => {}
             (false, true) => machine::install(&["rust-web-clippy"])?,
             (false, false) => {
-                shell::run(Command::new("rustup").args(["component", "add", "clippy", "--toolchain", "nightly"]))?;
+                shell::run(Command::new("rustup").args([
+                    "component",
+                    "add",
+                    "clippy",
+                    "--toolchain",
+                    "nightly",
+                ]))?;
             }
         }
         let mut command = self.command(&clippy);
@@ -108,11 +114,21 @@ fn install_rust() -> Result<Rust> {
     let debian = Path::new("/etc/debian_version").exists();
     let rustup = shell::probe("rustup", &["--version"]).is_some();
     match (debian, rustup) {
-        (true, _) => machine::install(&["rustc-web", "cargo-web", "rust-web-src", "gcc", "g++", "libc6-dev"])?,
+        (true, _) => {
+            machine::install(&["rustc-web", "cargo-web", "rust-web-src", "gcc", "g++", "libc6-dev"])?
+        }
         (false, true) => {
             step("Installing", "rustup's nightly toolchain with rust-src");
             let mut command = Command::new("rustup");
-            shell::run(command.args(["toolchain", "install", "nightly", "--profile", "minimal", "-c", "rust-src"]))?;
+            shell::run(command.args([
+                "toolchain",
+                "install",
+                "nightly",
+                "--profile",
+                "minimal",
+                "-c",
+                "rust-src",
+            ]))?;
         }
         (false, false) => bail!(
             "kernel programs need a nightly rustc with the source of `core`; install rustup, then: \
@@ -140,7 +156,10 @@ fn linker_candidates() -> Vec<PathBuf> {
 /// The first bpf-linker that is of our version and runs: one whose libLLVM was removed does not.
 fn find_linker(candidates: &[PathBuf]) -> Option<PathBuf> {
     let wanted = format!("bpf-linker {LINKER}");
-    candidates.iter().find(|path| shell::probe(path, &["--version"]).is_some_and(|found| found == wanted)).cloned()
+    candidates
+        .iter()
+        .find(|path| shell::probe(path, &["--version"]).is_some_and(|found| found == wanted))
+        .cloned()
 }
 
 /// Builds bpf-linker against the LLVM library that `rust` itself loads: it reads that compiler's bitcode, which
@@ -159,7 +178,14 @@ fn install_linker(rust: &Rust, llvm: u32) -> Result<PathBuf> {
     let beside = library.parent().context("a library has a directory")?;
     let mut command = shell::cargo();
     command
-        .args(["install", "--quiet", "--locked", "--no-default-features", "--features", &format!("llvm-{llvm}")])
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--no-default-features",
+            "--features",
+            &format!("llvm-{llvm}"),
+        ])
         .arg(format!("bpf-linker@{LINKER}"))
         .env("LLVM_PREFIX", &prefix)
         .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", beside.display()));
@@ -176,10 +202,15 @@ fn find_llvm(sysroot: &Path, major: u32) -> Result<PathBuf> {
     let name = format!("libLLVM.so.{major}.");
     let directories = [sysroot.join("lib"), sysroot.join(format!("lib/{}-linux-gnu", env::consts::ARCH))];
     let files = directories.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-    let mut found: Vec<_> =
-        files.filter(|file| file.file_name().to_string_lossy().starts_with(&name)).map(|f| f.path()).collect();
+    let mut found: Vec<_> = files
+        .filter(|file| file.file_name().to_string_lossy().starts_with(&name))
+        .map(|f| f.path())
+        .collect();
     found.sort();
-    found.into_iter().next().with_context(|| format!("no {name}* beside the compiler in {}", sysroot.display()))
+    found
+        .into_iter()
+        .next()
+        .with_context(|| format!("no {name}* beside the compiler in {}", sysroot.display()))
 }
 
 fn cargo_bin() -> PathBuf {
@@ -241,7 +272,10 @@ mod tests {
 
     #[test]
     fn the_compilers_own_llvm_is_found_in_either_layout() {
-        for place in ["lib/libLLVM.so.22.1-rust-1.97.0-nightly", &format!("lib/{}-linux-gnu/libLLVM.so.22.1", env::consts::ARCH)] {
+        for place in [
+            "lib/libLLVM.so.22.1-rust-1.97.0-nightly",
+            &format!("lib/{}-linux-gnu/libLLVM.so.22.1", env::consts::ARCH),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let library = dir.path().join(place);
             fs::create_dir_all(library.parent().unwrap()).unwrap();

@@ -121,7 +121,9 @@ fn tail(path: &Path) -> String {
 /// The first value of a key, at any depth: a status may be in an envelope.
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(fields) => fields.get(key).or_else(|| fields.values().find_map(|value| find(value, key))),
+        Value::Object(fields) => {
+            fields.get(key).or_else(|| fields.values().find_map(|value| find(value, key)))
+        }
         Value::Array(items) => items.iter().find_map(|value| find(value, key)),
         _ => None,
     }

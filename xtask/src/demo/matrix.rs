@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{
-    plan::Plan,
-    probe::Observation,
-    style::Style,
-    worker::Outcome,
-};
+use super::{plan::Plan, probe::Observation, style::Style, worker::Outcome};
 
 /// Who reaches whom, over all ports and families of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +71,16 @@ fn table(plan: &Plan, pairs: &Pairs<'_>, style: Style) -> String {
     text.push('\n');
     for (row, &from) in shown.iter().enumerate() {
         let node = &plan.nodes[plan.pods[from].node].name;
-        let _ = write!(text, "  {:>2}  {:width$}  {} ", row + 1, names[row], style.dim(&format!("{node:node_width$}")));
+        let _ = write!(
+            text,
+            "  {:>2}  {:width$}  {} ",
+            row + 1,
+            names[row],
+            style.dim(&format!("{node:node_width$}"))
+        );
         for &to in &shown {
-            let cell = pairs.get(&(from, to)).map_or_else(|| style.dim(" "), |seen| Cell::of(seen).paint(style));
+            let cell =
+                pairs.get(&(from, to)).map_or_else(|| style.dim(" "), |seen| Cell::of(seen).paint(style));
             text += &format!("  {cell}");
         }
         text.push('\n');
@@ -91,7 +93,8 @@ fn partial(plan: &Plan, pairs: &Pairs<'_>, style: Style) -> String {
     let mut text = String::new();
     for ((from, to), seen) in pairs.iter().filter(|(_, seen)| Cell::of(seen) == Cell::Partial) {
         let ports = |reached: bool| {
-            let mut ports: Vec<_> = seen.iter().filter(|seen| seen.reached == reached).map(|seen| port(seen)).collect();
+            let mut ports: Vec<_> =
+                seen.iter().filter(|seen| seen.reached == reached).map(|seen| port(seen)).collect();
             ports.sort();
             ports.dedup();
             ports.join(" ")

@@ -22,11 +22,10 @@ use tokio::{
 };
 use weir::cluster::Cluster;
 
-use self::{agents::Agents, model::Model, plan::Plan, probe::Workers, record::Record, style::Style, worker::Worker};
-use crate::{
-    build, machine,
-    shell::step,
+use self::{
+    agents::Agents, model::Model, plan::Plan, probe::Workers, record::Record, style::Style, worker::Worker,
 };
+use crate::{build, machine, shell::step};
 
 /// How often to ask whether the policies changed.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -34,12 +33,17 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Builds the cluster, shows it, and removes it.
 pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCode> {
     machine::prepare()?;
-    let manifests = fs::canonicalize(manifests).with_context(|| format!("no manifests at {}", manifests.display()))?;
-    let weir = if no_agent { None } else { Some(build::all(false)?.weir) };
+    let manifests =
+        fs::canonicalize(manifests).with_context(|| format!("no manifests at {}", manifests.display()))?;
+    let weir = if no_agent { None } else { Some(build::all(false)?) };
+    machine::prepare()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let [mut interrupt, mut terminate, mut hangup] =
-            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+        let [mut interrupt, mut terminate, mut hangup] = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ];
         let cluster = load(&manifests)?;
         let mut demo = Demo::claim(&cluster)?;
         demo.build(&manifests, weir.as_deref())?;
@@ -147,8 +151,8 @@ impl Demo {
 
     fn hint(&self) {
         let style = Style::stdout();
-        let pods = self.plan.pods.iter().filter(|pod| pod.interface.is_some());
-        let Some(pod) = pods.last() else { return };
+        let mut pods = self.plan.pods.iter().filter(|pod| pod.interface.is_some());
+        let Some(pod) = pods.next_back() else { return };
         println!("  The cluster stays up until Ctrl-C. In a second terminal:\n");
         if let Some(agents) = &self.agents {
             let directory = agents.weir().parent().unwrap_or(Path::new("."));

@@ -62,7 +62,9 @@ pub(crate) fn build(plan: &Plan) -> Result<()> {
 /// Brings a pod's interface up by hand, as the agent does once it enforces the pod.
 pub(crate) fn bring_up(plan: &Plan, pod: &Pod) -> Result<()> {
     match &pod.interface {
-        Some(interface) => netns::ip(Some(&plan.nodes[pod.node].netns), &[format!("link set {interface} up")]),
+        Some(interface) => {
+            netns::ip(Some(&plan.nodes[pod.node].netns), &[format!("link set {interface} up")])
+        }
         None => Ok(()),
     }
 }
@@ -152,7 +154,9 @@ fn pod_side(pod: &Pod) -> Vec<String> {
 }
 
 fn checksums_off(netns: &str, device: &str) -> Result<()> {
-    netns::within(netns, || shell::output(Command::new("ethtool").args(["-K", device, "tx", "off"])).map(drop))
+    netns::within(netns, || {
+        shell::output(Command::new("ethtool").args(["-K", device, "tx", "off"])).map(drop)
+    })
 }
 
 /// Which families occur: false for IPv4, true for IPv6.

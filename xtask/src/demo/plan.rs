@@ -61,7 +61,11 @@ impl Plan {
         let mut plan = Self::default();
         for (number, node) in cluster.nodes.values().enumerate() {
             if node.addresses.is_empty() {
-                bail!("{}: Node {}: no status.addresses, so the demo cannot reach it", node.source, node.name);
+                bail!(
+                    "{}: Node {}: no status.addresses, so the demo cannot reach it",
+                    node.source,
+                    node.name
+                );
             }
             plan.nodes.push(Node {
                 netns: format!("weir-node-{}", node.name),
@@ -199,7 +203,10 @@ pub(crate) mod tests {
     #[test]
     fn a_node_has_one_address_of_each_family_and_routes_to_all_its_pods() {
         let plan = Plan::new(&sample()).unwrap();
-        assert_eq!(plan.nodes[0].addresses, ["192.0.2.1", "2001:db8::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            plan.nodes[0].addresses,
+            ["192.0.2.1", "2001:db8::1"].map(|a| a.parse::<IpAddr>().unwrap())
+        );
         let routes = ["10.2.0.0/24", "fd00:2::/64", "10.9.0.1/32", "fd00:9::1/128"];
         assert_eq!(plan.nodes[1].pod_routes, routes.map(|cidr| cidr.parse::<IpNet>().unwrap()));
     }
@@ -218,10 +225,13 @@ pub(crate) mod tests {
         }
         let plan = Plan::new(&cluster).unwrap();
         assert_eq!(plan.pods.iter().map(|pod| pod.name.name.as_str()).collect::<Vec<_>>(), ["four"]);
-        assert_eq!(plan.notes, [
-            "test.yaml:1:1: pod test/one is on no node of the manifests",
-            "test.yaml:1:1: pod test/two has no status.podIPs",
-        ]);
+        assert_eq!(
+            plan.notes,
+            [
+                "test.yaml:1:1: pod test/one is on no node of the manifests",
+                "test.yaml:1:1: pod test/two has no status.podIPs",
+            ]
+        );
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Record {
     fn write(&self) -> Result<()> {
         fs::create_dir_all(STATE)?;
         let file = file();
-        fs::write(&file, serde_json::to_vec_pretty(self)?).with_context(|| format!("cannot write {}", file.display()))
+        fs::write(&file, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
@@ -137,7 +138,10 @@ fn clean_up_after_the_dead() -> Result<()> {
         text => text.with_context(|| format!("cannot read {}", file.display()))?,
     };
     let record: Record = serde_json::from_slice(&text).with_context(|| {
-        format!("{} is no record of a demo; remove it, and the namespaces that `ip netns` lists", file.display())
+        format!(
+            "{} is no record of a demo; remove it, and the namespaces that `ip netns` lists",
+            file.display()
+        )
     })?;
     if record.owner.is_alive() {
         bail!("another demo runs (process {}); only one fits on a machine", record.owner.pid);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use weir::cluster::{Cluster, Name, Protocol, Service, ServicePort};
+use weir::cluster::{Cluster, Name, Protocol, ServicePort};
 
 use super::{
     model::Model,
@@ -66,28 +66,23 @@ impl Spread {
 pub(crate) async fn measure(plan: &Plan, cluster: &Cluster, model: &Model, workers: &Workers) -> Vec<Spread> {
     let mut spreads = Vec::new();
     for service in cluster.services.values().filter(|service| !service.foreign) {
-        for port in &service.ports {
+        let probed = |port: &&ServicePort| port.protocol != Protocol::Sctp;
+        for port in service.ports.iter().filter(probed) {
             for &address in &service.cluster_ips {
-                let backends = backends(plan, cluster, service, port, address.is_ipv6());
-                if backends.is_empty() || port.protocol == Protocol::Sctp {
-                    continue;
-                }
                 let frontend = SocketAddr::new(address, port.port);
-                for client in clients(plan, model, &backends, port.protocol, address.is_ipv6()) {
-                    let reachable = |(pod, target): &(&Pod, SocketAddr)| {
-                        (pod.name.to_string(), model.allows(client.address, *target, port.protocol))
-                    };
+                let pod = best_pod(plan, model, frontend, port.protocol);
+                for client in pod.into_iter().chain(first_node(plan, model, frontend, port.protocol)) {
                     let mut spread = Spread {
                         service: service.name.clone(),
                         frontend,
                         protocol: port.protocol,
-                        backends: backends.iter().map(reachable).collect(),
+                        backends: client.backends,
                         client: client.name,
                         answers: BTreeMap::new(),
                         silent: 0,
                         refused: BTreeSet::new(),
                     };
-                    connect(&mut spread, workers, &client.netns).await;
+                    connect(&mut spread, workers, client.netns).await;
                     spreads.push(spread);
                 }
             }
@@ -116,65 +111,59 @@ pub(crate) fn draw(spreads: &[Spread], style: Style) -> String {
     text
 }
 
-struct Client {
+/// Who asks a service.
+struct Client<'a> {
     name: String,
-    netns: String,
-    address: IpAddr,
+    netns: &'a str,
+    backends: BTreeMap<String, bool>,
 }
 
-/// The pods that serve a service port, and where.
-fn backends<'a>(
+/// The first of the pods that policy lets reach most backends, not itself one of them where that can be avoided.
+fn best_pod<'a>(
     plan: &'a Plan,
-    cluster: &Cluster,
-    service: &Service,
-    port: &ServicePort,
-    ipv6: bool,
-) -> Vec<(&'a Pod, SocketAddr)> {
-    let own = |slice: &&weir::cluster::EndpointSlice| {
-        slice.name.namespace == service.name.namespace
-            && slice.service.as_deref() == Some(&service.name.name)
-            && slice.ipv6 == ipv6
+    model: &Model,
+    frontend: SocketAddr,
+    protocol: Protocol,
+) -> Option<Client<'a>> {
+    let pods = plan.pods.iter().filter(|pod| pod.interface.is_some());
+    let clients = pods.filter_map(|pod| {
+        let backends = backends(plan, model, &pod.addresses, frontend, protocol)?;
+        Some((pod, Client { name: format!("pod {}", pod.name), netns: &pod.netns, backends }))
+    });
+    let rank = |(pod, client): &(&Pod, Client<'_>)| {
+        let reachable = client.backends.values().filter(|&&allowed| allowed).count();
+        (reachable, !client.backends.contains_key(&pod.name.to_string()))
     };
-    let mut found = Vec::new();
-    for slice in cluster.slices.values().filter(own) {
-        let same = |p: &&weir::cluster::EndpointPort| p.name == port.name && p.protocol == port.protocol;
-        let Some(number) = slice.ports.iter().find(same).and_then(|port| port.port) else { continue };
-        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
-            if let Some(pod) = plan.pods.iter().find(|pod| pod.addresses.contains(&endpoint.address)) {
-                found.push((pod, SocketAddr::new(endpoint.address, number)));
-            }
-        }
-    }
-    found
+    // Of equals, `max_by_key` takes the last.
+    clients.collect::<Vec<_>>().into_iter().rev().max_by_key(rank).map(|(_, client)| client)
 }
 
-/// The pod that policy lets reach most backends, not one of them where that can be avoided; and the first node.
-fn clients(
+fn first_node<'a>(
+    plan: &'a Plan,
+    model: &Model,
+    frontend: SocketAddr,
+    protocol: Protocol,
+) -> Option<Client<'a>> {
+    let node = plan.nodes.first()?;
+    let backends = backends(plan, model, &node.addresses, frontend, protocol)?;
+    Some(Client { name: format!("node {}", node.name), netns: &node.netns, backends })
+}
+
+/// The pods behind a frontend as a client sees them, and whether policy lets it; `None` when there are none.
+fn backends(
     plan: &Plan,
     model: &Model,
-    backends: &[(&Pod, SocketAddr)],
+    client: &[IpAddr],
+    frontend: SocketAddr,
     protocol: Protocol,
-    ipv6: bool,
-) -> Vec<Client> {
-    let family = |addresses: &[IpAddr]| addresses.iter().copied().find(|address| address.is_ipv6() == ipv6);
-    let reaches = |address: IpAddr| {
-        backends.iter().filter(|(_, target)| model.allows(address, *target, protocol)).count()
+) -> Option<BTreeMap<String, bool>> {
+    let own = client.iter().find(|address| address.is_ipv6() == frontend.is_ipv6())?;
+    let name = |(backend, allowed): (SocketAddr, bool)| {
+        let pod = plan.pods.iter().find(|pod| pod.addresses.contains(&backend.ip()));
+        (pod.map_or_else(|| backend.to_string(), |pod| pod.name.to_string()), allowed)
     };
-    let pods = plan.pods.iter().filter(|pod| pod.interface.is_some());
-    let pod = pods
-        .filter_map(|pod| {
-            let address = family(&pod.addresses)?;
-            let is_backend = backends.iter().any(|(backend, _)| backend.name == pod.name);
-            Some(((reaches(address), !is_backend), pod, address))
-        })
-        .rev()
-        .max_by_key(|(rank, _, _)| *rank)
-        .map(|(_, pod, address)| Client { name: format!("pod {}", pod.name), netns: pod.netns.clone(), address });
-    let node = plan.nodes.first().and_then(|node| {
-        let address = family(&node.addresses)?;
-        Some(Client { name: format!("node {}", node.name), netns: node.netns.clone(), address })
-    });
-    pod.into_iter().chain(node).collect()
+    let backends: BTreeMap<_, _> = model.backends(*own, frontend, protocol).into_iter().map(name).collect();
+    (!backends.is_empty()).then_some(backends)
 }
 
 async fn connect(spread: &mut Spread, workers: &Workers, netns: &str) {

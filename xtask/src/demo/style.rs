@@ -28,11 +28,6 @@ impl Style {
         Self { colour: false }
     }
 
-    /// Whether the stream is a terminal that shows colours.
-    pub(crate) const fn is_coloured(self) -> bool {
-        self.colour
-    }
-
     /// For a heading.
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)

@@ -57,13 +57,13 @@ impl Worker {
         let (jobs, queue) = mpsc::unbounded_channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let name = netns.to_owned();
-        let servers: Vec<_> = pods.iter().flat_map(|pod| {
-            pod.ports.iter().map(|&(protocol, port)| (pod.name.to_string(), protocol, port))
-        }).collect();
+        let servers: Vec<_> = pods
+            .iter()
+            .flat_map(|pod| pod.ports.iter().map(|&(protocol, port)| (pod.name.to_string(), protocol, port)))
+            .collect();
         let thread = thread::Builder::new().name(name.clone()).spawn(move || {
-            let prepared = netns::enter(&name).and_then(|()| {
-                Ok(runtime::Builder::new_current_thread().enable_all().build()?)
-            });
+            let prepared = netns::enter(&name)
+                .and_then(|()| Ok(runtime::Builder::new_current_thread().enable_all().build()?));
             match prepared {
                 Ok(runtime) => LocalSet::new().block_on(&runtime, live(servers, queue, ready)),
                 Err(error) => drop(ready.send(Err(error))),

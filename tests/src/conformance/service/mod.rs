@@ -2,6 +2,8 @@
 
 mod case;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +40,10 @@ pub struct Report {
 /// Runs the case in this directory.
 pub fn run(directory: &Path) -> anyhow::Result<Report> {
     let expect = std::fs::read(directory.join("expect.json")).context("expect.json")?;
-    let case: Case = serde_json::from_slice(&expect).context("expect.json")?;
+    run_case(directory, &serde_json::from_slice(&expect).context("expect.json")?)
+}
+
+fn run_case(directory: &Path, case: &Case) -> anyhow::Result<Report> {
     let mut runner = Runner::default();
     for (number, step) in case.steps.iter().enumerate() {
         let cluster = cluster(&directory.join(&step.cluster), &case.config)?;
@@ -55,7 +60,7 @@ pub fn run(directory: &Path) -> anyhow::Result<Report> {
 
 /// The cluster of a step, with the case's configuration.
 fn cluster(manifest: &Path, config: &case::Config) -> anyhow::Result<Cluster> {
-    let mut cluster = super::load(&[manifest])?;
+    let mut cluster = super::load(manifest)?;
     cluster.config.pod_cidrs.clone_from(&config.cluster_cidrs);
     cluster.config.service_cidrs.clone_from(&config.service_cidrs);
     cluster.config.masquerade_all = config.masquerade_all;

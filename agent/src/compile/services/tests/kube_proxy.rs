@@ -109,7 +109,7 @@ fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_packet_fares_as_with_kube_proxy(

@@ -289,13 +289,18 @@ fn pods_that_cannot_be_told_apart_are_outside_clients() {
 }
 
 #[test]
-fn pod_blocks_come_from_the_configuration_else_the_nodes_else_the_pods() {
+fn pod_blocks_are_the_configured_ones_else_the_nodes_and_the_pods_own_addresses() {
     let mut cluster = spread();
-    assert_eq!(services::pod_cidrs(&cluster).len(), 2);
+    cluster.nodes.get_mut("node-1").unwrap().pod_cidrs = vec!["10.65.1.0/24".parse().unwrap()];
+    let configured = cluster.config.pod_cidrs.clone();
+    assert_eq!(services::pod_cidrs(&cluster), configured);
     cluster.config.pod_cidrs.clear();
-    assert!(services::pod_cidrs(&cluster).is_empty());
-    cluster.nodes.get_mut("node-1").unwrap().pod_cidrs = vec!["10.64.1.0/24".parse().unwrap()];
-    assert_eq!(services::pod_cidrs(&cluster), ["10.64.1.0/24".parse().unwrap()]);
+    for (number, address) in [POD, "10.65.1.7"].into_iter().enumerate() {
+        let pod = pod(&format!("pod-{number}"), address);
+        cluster.pods.insert(pod.name.clone(), pod);
+    }
+    let host = format!("{POD}/32");
+    assert_eq!(services::pod_cidrs(&cluster), [host.parse().unwrap(), "10.65.1.0/24".parse().unwrap()]);
 }
 
 #[test]

@@ -137,3 +137,81 @@ fn summary(observations: &[Observation], style: Style) -> String {
 fn port(seen: &Observation) -> String {
     format!("{}/{}", seen.probe.target.port(), seen.probe.protocol)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::{model::Model, plan, probe};
+
+    /// What would be seen if every probe of the sample answered, but for what `change` makes of it.
+    fn drawn(change: impl Fn(&mut Observation)) -> String {
+        let plan = Plan::new(&plan::tests::sample()).unwrap();
+        let answered = |probe: probe::Probe| {
+            let mut seen = Observation {
+                outcome: Outcome::Answer(plan.pods[probe.to].name.to_string()),
+                reached: true,
+                probe,
+            };
+            change(&mut seen);
+            seen
+        };
+        let observations: Vec<_> = probe::every_pair(&plan, &Model::Open).into_iter().map(answered).collect();
+        draw(&plan, &observations, Style::plain())
+    }
+
+    fn silence(seen: &mut Observation) {
+        seen.outcome = Outcome::Silence;
+        seen.reached = false;
+    }
+
+    #[test]
+    fn a_row_for_each_client_and_a_column_for_each_server() {
+        let text = drawn(|_| {});
+        let rows: Vec<_> = text.lines().take(5).map(str::trim_end).collect();
+        assert_eq!(
+            rows,
+            [
+                r"      FROM \ TO   NODE     1  2  3  4",
+                "   1  test/four   test-b      .  .  .",
+                "   2  test/one    test-a   .     .  .",
+                "   3  test/three  test-b   .  .     .",
+                "   4  test/two    test-a   .  .  .",
+            ]
+        );
+        assert!(text.contains("36 connections tried: 36 answered, 0 not; all as the policies say"), "{text}");
+    }
+
+    #[test]
+    fn a_denied_pair_is_crossed_out_and_a_partial_one_says_which_ports() {
+        let text = drawn(|seen| {
+            let denied = seen.probe.from == 0 && (seen.probe.to == 1 || seen.probe.target.port() == 5353);
+            if denied {
+                seen.probe.expected = false;
+                silence(seen);
+            }
+        });
+        assert!(text.contains("   1  test/four   test-b      X  -  -\n"), "{text}");
+        assert!(text.contains("test/four -> test/two: 8080/TCP reached, 5353/UDP denied\n"), "{text}");
+        assert!(text.contains("all as the policies say"), "{text}");
+    }
+
+    #[test]
+    fn whatever_the_policies_do_not_say_is_told_apart_and_named() {
+        let text = drawn(|seen| match (seen.probe.from, seen.probe.to, seen.probe.target.port()) {
+            (0, 1, 8080) => silence(seen),
+            (0, 2, 8080) => seen.probe.expected = false,
+            (0, 3, 8080) => seen.outcome = Outcome::Refusal("connection refused".to_owned()),
+            _ => {}
+        });
+        assert!(
+            text.contains("! test/four -> test/one 8080/TCP over IPv4: expected allowed; no answer"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "! test/four -> test/three 8080/TCP over IPv6: expected denied; test/three answered"
+            ),
+            "{text}"
+        );
+    }
+}

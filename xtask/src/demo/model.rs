@@ -82,3 +82,58 @@ fn origin(node: &Datapath, from: IpAddr) -> Origin {
         Origin::Outside
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{demo::load, shell};
+
+    /// Whether the pod at the first address may open a connection to the second, with these manifests of `examples`.
+    fn allows(manifests: &[&str], from: &str, to: &str) -> bool {
+        let directory = tempfile::tempdir().unwrap();
+        for name in manifests {
+            let copy = directory.path().join(name);
+            std::fs::copy(shell::root().join("examples").join(name), copy).unwrap();
+        }
+        for file in std::fs::read_dir(shell::root().join("examples/shop")).unwrap() {
+            let path = file.unwrap().path();
+            std::fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let model = Model::of(&load(directory.path()).unwrap()).unwrap();
+        model.allows(from.parse().unwrap(), to.parse().unwrap(), Protocol::Tcp)
+    }
+
+    const WEB: &str = "10.244.1.10";
+    const WEB_6: &str = "fd00:10:244:1::10";
+    const API: &str = "10.244.2.11:9000";
+    const API_6: &str = "[fd00:10:244:2::11]:9000";
+    const API_METRICS: &str = "10.244.2.11:9100";
+    const DB: &str = "10.244.1.12:5432";
+
+    #[test]
+    fn the_shops_own_policies_let_the_front_end_reach_the_api_and_not_the_database() {
+        for (from, to) in [(WEB, API), (WEB_6, API_6)] {
+            assert!(allows(&[], from, to), "{from} {to}");
+        }
+        assert!(!allows(&[], WEB, DB));
+        assert!(!allows(&[], WEB, API_METRICS));
+    }
+
+    #[test]
+    fn the_example_policies_cut_the_front_end_off_and_connect_it_again() {
+        for (from, to) in [(WEB, API), (WEB_6, API_6)] {
+            assert!(!allows(&["deny-all.yaml"], from, to), "{from} {to}");
+            assert!(allows(&["deny-all.yaml", "allow-api.yaml"], from, to), "{from} {to}");
+        }
+        assert!(!allows(&["deny-all.yaml", "allow-api.yaml"], WEB, API_METRICS));
+    }
+
+    #[test]
+    fn a_service_ends_at_its_backends() {
+        let model = Model::of(&load(&shell::root().join("examples/shop")).unwrap()).unwrap();
+        let backends =
+            model.backends(WEB.parse().unwrap(), "10.96.0.20:9000".parse().unwrap(), Protocol::Tcp);
+        let expected = ["10.244.1.11:9000", "10.244.2.11:9000", "10.244.2.12:9000"];
+        assert_eq!(backends, expected.map(|backend| (backend.parse().unwrap(), true)).into());
+    }
+}

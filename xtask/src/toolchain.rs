@@ -115,7 +115,7 @@ fn install_rust() -> Result<Rust> {
     let rustup = shell::probe("rustup", &["--version"]).is_some();
     match (debian, rustup) {
         (true, _) => {
-            machine::install(&["rustc-web", "cargo-web", "rust-web-src", "gcc", "g++", "libc6-dev"])?
+            machine::install(&["rustc-web", "cargo-web", "rust-web-src", "gcc", "g++", "libc6-dev"])?;
         }
         (false, true) => {
             step("Installing", "rustup's nightly toolchain with rust-src");

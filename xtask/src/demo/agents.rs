@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use weir::cluster::Cluster;
+use weir::{
+    cluster::{Cluster, Objects},
+    manifest::{self, Kind},
+};
 
 use super::{
     netns,
@@ -22,6 +25,15 @@ use crate::shell;
 
 /// How long an agent may take to answer, which includes the kernel's verifying of its programs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kinds that decide who may talk to whom, as `weir get` calls them.
+const LISTED: [(Kind, &str); 5] = [
+    (Kind::Node, "nodes"),
+    (Kind::Namespace, "namespaces"),
+    (Kind::Pod, "pods"),
+    (Kind::Service, "services"),
+    (Kind::NetworkPolicy, "policies"),
+];
 
 /// The agents of a demo.
 pub(crate) struct Agents {
@@ -58,14 +70,25 @@ impl Agents {
     pub(crate) fn revisions(&self) -> Vec<Option<u64>> {
         let revision = |node: &String| {
             let output = self.command(&["status", "--node", node, "-o", "json"]).output().ok()?;
-            find(&serde_json::from_slice(&output.stdout).ok()?, "revision")?.as_u64()
+            let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+            status.pointer("/items/0/revision")?.as_u64()
         };
         self.nodes.iter().map(revision).collect()
     }
 
-    /// What the agents enforce.
-    pub(crate) fn cluster(&self) -> Result<Cluster> {
-        todo!()
+    /// What the agents enforce: what the first of them lists; kinds that it does not list come from the manifests.
+    pub(crate) fn cluster(&self, manifests: &Path) -> Result<Cluster> {
+        let mut documents = manifest::read(&[manifests.to_owned()])?;
+        let listed = |kind| LISTED.iter().any(|(known, _)| *known == kind);
+        documents.objects.retain(|object| !listed(object.key().kind));
+        let mut objects = Objects::default();
+        objects.insert_all(documents);
+        for (_, kind) in LISTED {
+            let node = self.nodes.first().context("there are no agents")?;
+            let list = shell::output(&mut self.command(&["get", kind, "--node", node, "-o", "json"]))?;
+            objects.insert_all(manifest::from_text(kind, &list)?);
+        }
+        Ok(objects.build()?)
     }
 
     /// The binary that runs.
@@ -116,15 +139,4 @@ fn tail(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
-}
-
-/// The first value of a key, at any depth: a status may be in an envelope.
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(fields) => {
-            fields.get(key).or_else(|| fields.values().find_map(|value| find(value, key)))
-        }
-        Value::Array(items) => items.iter().find_map(|value| find(value, key)),
-        _ => None,
-    }
 }

@@ -35,8 +35,8 @@ const KEPT: [&str; 8] = [
 /// password, the whole command starts again under it.
 pub(crate) fn prepare() -> Result<()> {
     if !Uid::effective().is_root() {
-        step("Becoming", "root through sudo: kernel programs and network namespaces need it");
         let mut command = as_root("env")?;
+        step("Becoming", "root through sudo: kernel programs and network namespaces need it");
         command
             .args(KEPT.iter().filter_map(|name| env::var(name).ok().map(|value| format!("{name}={value}"))));
         let error = command.arg(env::current_exe()?).args(env::args_os().skip(1)).exec();

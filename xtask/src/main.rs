@@ -14,9 +14,9 @@ mod shell;
 mod toolchain;
 mod vagrant;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// Build, run, test, lint, measure and release weir.
@@ -65,9 +65,9 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArgs {
-    /// The manifests.
-    #[arg(long, value_name = "DIR", default_value = "examples/shop")]
-    manifests: PathBuf,
+    /// The manifests [default: examples/shop of the workspace].
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
     /// Probe once and leave: status 0 when everything is as expected, 1 when not.
     #[arg(long)]
     once: bool,
@@ -93,8 +93,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => toolchain::find_or_install().and_then(|_| machine::prepare())?,
         Command::Build { release } => drop(build::all(release)?),
-        Command::Run(args) if args.vagrant => return vagrant::run(&args.manifests, args.once),
-        Command::Run(args) => return demo::run(&args.manifests, args.once, args.no_agent),
+        Command::Run(args) => return run(args),
         Command::Test { args } => return checks::test(&args),
         Command::Lint => checks::lint()?,
         Command::Conformance { args } => return checks::conformance(&args),
@@ -102,4 +101,14 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Dist => dist::run()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: RunArgs) -> Result<ExitCode> {
+    let manifests = args.manifests.unwrap_or_else(|| shell::root().join("examples/shop"));
+    let manifests =
+        fs::canonicalize(&manifests).with_context(|| format!("no manifests at {}", manifests.display()))?;
+    if args.vagrant {
+        return vagrant::run(&manifests, args.once);
+    }
+    demo::run(&manifests, args.once, args.no_agent)
 }

@@ -11,20 +11,39 @@ use crate::shell::{self, step};
 
 /// Starts the machine of `vagrant/Vagrantfile` and runs the demo in it.
 pub(crate) fn run(manifests: &Path, once: bool) -> Result<ExitCode> {
+    let manifests = manifests.strip_prefix(shell::root()).with_context(|| {
+        format!(
+            "{} lies outside of the workspace, which is all that the machine gets to see",
+            manifests.display()
+        )
+    })?;
     step("Starting", "the virtual machine (vagrant up)");
     shell::run(vagrant().arg("up")).context("see vagrant/Vagrantfile; Debian's package is called vagrant")?;
-    // The workspace is at the same place in the machine for every user, so the path is relative to it.
-    let manifests = manifests.strip_prefix(shell::root()).unwrap_or(manifests);
-    let command = format!(
-        "cd weir && sudo -E env PATH=\"$PATH\" cargo xtask run --manifests '{}'{}",
-        manifests.display(),
-        if once { " --once" } else { "" }
-    );
-    shell::verdict(vagrant().args(["ssh", "-c", &command]))
+    step("Copying", "the workspace into it (vagrant rsync)");
+    shell::run(vagrant().arg("rsync"))?;
+    shell::verdict(vagrant().args(["ssh", "-c", &inside(manifests, once)]))
+}
+
+/// What is typed in the machine.
+fn inside(manifests: &Path, once: bool) -> String {
+    let quoted = manifests.display().to_string().replace('\'', r"'\''");
+    let once = if once { " --once" } else { "" };
+    format!("cd weir && cargo xtask run --manifests '{quoted}'{once}")
 }
 
 fn vagrant() -> Command {
     let mut command = Command::new("vagrant");
     command.env("VAGRANT_CWD", shell::root().join("vagrant"));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reaches_the_machine_as_one_word() {
+        assert_eq!(inside(Path::new("a b"), true), "cd weir && cargo xtask run --manifests 'a b' --once");
+        assert_eq!(inside(Path::new("it's"), false), r"cd weir && cargo xtask run --manifests 'it'\''s'");
+    }
 }

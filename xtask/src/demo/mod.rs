@@ -14,9 +14,9 @@ pub(crate) mod style;
 mod tests;
 mod worker;
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -37,9 +37,6 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Builds the cluster, shows it, and removes it.
 pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCode> {
-    machine::prepare()?;
-    let manifests =
-        fs::canonicalize(manifests).with_context(|| format!("no manifests at {}", manifests.display()))?;
     let weir = if no_agent { None } else { Some(build::all(false)?) };
     machine::prepare()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,11 +46,11 @@ pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCo
             signal(SignalKind::terminate())?,
             signal(SignalKind::hangup())?,
         ];
-        let cluster = load(&manifests)?;
+        let cluster = load(manifests)?;
         let mut demo = Demo::claim(&cluster)?;
-        demo.build(&manifests, weir.as_deref())?;
+        demo.build(manifests, weir.as_deref())?;
         tokio::select! {
-            verdict = demo.show(cluster, &manifests, once) => verdict,
+            verdict = demo.show(cluster, manifests, once) => verdict,
             _ = interrupt.recv() => Ok(ExitCode::from(130)),
             _ = terminate.recv() => Ok(ExitCode::from(143)),
             _ = hangup.recv() => Ok(ExitCode::from(129)),

@@ -1,6 +1,7 @@
 //! The tests and the checks of the sources.
 
 use std::{
+    env,
     ffi::OsString,
     path::Path,
     process::{Command, ExitCode},
@@ -37,10 +38,10 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
 /// Runs conformance cases.
 pub(crate) fn conformance(args: &[String]) -> Result<ExitCode> {
     let weir = build::all(false)?;
-    let mut runner =
-        cargo(&["run", "--quiet", "--package", KERNEL_TESTS, "--bin", "conformance", "--"], &weir);
-    let current = std::env::current_dir()?;
-    shell::verdict(runner.args(args).current_dir(current))
+    let mut runner = cargo(&["run", "--quiet", "--package", KERNEL_TESTS, "--bin", "conformance"], &weir);
+    // The folders are named from where the caller stands.
+    runner.arg("--manifest-path").arg(shell::root().join("Cargo.toml")).arg("--").args(args);
+    shell::verdict(runner.current_dir(env::current_dir()?))
 }
 
 /// Formatting, clippy, rustdoc, and cargo-deny.

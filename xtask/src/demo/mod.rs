@@ -37,6 +37,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Builds the cluster, shows it, and removes it.
 pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCode> {
+    let cluster = load(manifests)?;
     let weir = if no_agent { None } else { Some(build::all(false)?) };
     machine::prepare()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,7 +47,6 @@ pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCo
             signal(SignalKind::terminate())?,
             signal(SignalKind::hangup())?,
         ];
-        let cluster = load(manifests)?;
         let mut demo = Demo::claim(&cluster)?;
         demo.build(manifests, weir.as_deref())?;
         tokio::select! {

@@ -35,6 +35,9 @@ impl Cell {
     }
 }
 
+/// Pairs whose mismatches are spelled out.
+const MISMATCHES: usize = 20;
+
 type Pairs<'a> = BTreeMap<(usize, usize), Vec<&'a Observation>>;
 
 /// Draws the matrix, a legend, what is partial, and every mismatch.
@@ -107,9 +110,8 @@ fn partial(plan: &Plan, pairs: &Pairs<'_>, style: Style) -> String {
 }
 
 fn mismatches(plan: &Plan, observations: &[Observation], style: Style) -> String {
-    let mut text = String::new();
+    let mut groups: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for seen in observations.iter().filter(|seen| seen.is_mismatch()) {
-        let [from, to] = [seen.probe.from, seen.probe.to].map(|pod| &plan.pods[pod].name);
         let expected = if seen.probe.expected { "allowed" } else { "denied" };
         let outcome = match &seen.outcome {
             Outcome::Answer(name) => format!("{name} answered"),
@@ -117,8 +119,17 @@ fn mismatches(plan: &Plan, observations: &[Observation], style: Style) -> String
             Outcome::Refusal(error) => format!("refused: {error}"),
         };
         let family = if seen.probe.target.is_ipv6() { "IPv6" } else { "IPv4" };
-        let line = format!("! {from} -> {to} {} over {family}: expected {expected}; {outcome}", port(seen));
+        let ports = groups.entry((seen.probe.from, seen.probe.to, expected, outcome)).or_default();
+        ports.push(format!("{} {family}", port(seen)));
+    }
+    let mut text = String::new();
+    for ((from, to, expected, outcome), ports) in groups.iter().take(MISMATCHES) {
+        let [from, to] = [from, to].map(|&pod| &plan.pods[pod].name);
+        let line = format!("! {from} -> {to} {}: expected {expected}; {outcome}", ports.join(", "));
         let _ = writeln!(text, "  {}", style.alarm(&line));
+    }
+    if groups.len() > MISMATCHES {
+        let _ = writeln!(text, "  {}", style.alarm(&format!("! and {} more", groups.len() - MISMATCHES)));
     }
     text
 }
@@ -196,6 +207,14 @@ mod tests {
     }
 
     #[test]
+    fn every_mismatch_of_a_small_cluster_is_spelled_out() {
+        let text = drawn(silence);
+        assert_eq!(text.matches("expected allowed; no answer").count(), 12);
+        assert!(!text.contains(" more"), "{text}");
+        assert!(text.contains("36 not as the policies say"), "{text}");
+    }
+
+    #[test]
     fn whatever_the_policies_do_not_say_is_told_apart_and_named() {
         let text = drawn(|seen| match (seen.probe.from, seen.probe.to, seen.probe.target.port()) {
             (0, 1, 8080) => silence(seen),
@@ -204,12 +223,14 @@ mod tests {
             _ => {}
         });
         assert!(
-            text.contains("! test/four -> test/one 8080/TCP over IPv4: expected allowed; no answer"),
+            text.contains(
+                "! test/four -> test/one 8080/TCP IPv4, 8080/TCP IPv6: expected allowed; no answer"
+            ),
             "{text}"
         );
         assert!(
             text.contains(
-                "! test/four -> test/three 8080/TCP over IPv6: expected denied; test/three answered"
+                "! test/four -> test/three 8080/TCP IPv4, 8080/TCP IPv6: expected denied; test/three answered"
             ),
             "{text}"
         );

@@ -192,5 +192,5 @@ fn load(manifests: &Path) -> Result<Cluster> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refused(found: Diagnostics) -> anyhow::Error {
-    anyhow!("{} errors in the manifests; nothing was started\n{found}", found.errors())
+    anyhow!("the manifests are wrong; nothing was started\n{found}")
 }

@@ -53,10 +53,18 @@ impl Spread {
     pub(crate) fn faults(&self) -> Vec<String> {
         self.shares.iter().flat_map(Share::faults).collect()
     }
+
+    fn head(&self) -> String {
+        format!("{} {}/{}", self.service, self.port, self.protocol)
+    }
 }
 
 impl Share {
     fn faults(&self) -> Vec<String> {
+        let reachable = || self.backends.iter().filter(|(_, allowed)| **allowed).map(|(name, _)| name);
+        if self.silent == CONNECTIONS && reachable().next().is_some() {
+            return vec![format!("from {} to {}: no answer at all", self.client, self.frontend)];
+        }
         let mut faults = Vec::new();
         for name in self.answers.keys() {
             match self.backends.get(name) {
@@ -65,8 +73,7 @@ impl Share {
                 Some(true) => {}
             }
         }
-        let reachable = self.backends.iter().filter(|(_, allowed)| **allowed);
-        for (name, _) in reachable.filter(|(name, _)| !self.answers.contains_key(*name)) {
+        for name in reachable().filter(|name| !self.answers.contains_key(*name)) {
             faults.push(format!("{name} never answered"));
         }
         if self.silent > 0 && self.backends.values().all(|&allowed| allowed) {
@@ -125,11 +132,12 @@ pub(crate) async fn measure(plan: &Plan, cluster: &Cluster, model: &Model, worke
 pub(crate) fn draw(spreads: &[Spread], style: Style) -> String {
     let mut text = String::new();
     let names = spreads.iter().flat_map(|spread| &spread.shares).flat_map(|share| share.backends.keys());
-    let width = names.map(String::len).max().unwrap_or_default();
+    let heads = spreads.iter().map(|spread| spread.head().len());
+    // A backend's line begins two columns further to the right than its service's.
+    let width = names.map(|name| name.len() + 2).chain(heads).max().unwrap_or_default();
     for spread in spreads {
         let clients: BTreeSet<_> = spread.shares.iter().map(|share| share.client.as_str()).collect();
-        let head = format!("{} {}/{}", spread.service, spread.port, spread.protocol);
-        let _ = write!(text, "  {}", style.bold(&format!("{head:<0$}", width + 4)));
+        let _ = write!(text, "  {}", style.bold(&format!("{:<width$}", spread.head())));
         // Pods before nodes.
         for client in clients.iter().rev() {
             let _ = write!(text, "  {:<1$}", format!("from {client}"), BAR + 6);
@@ -138,7 +146,7 @@ pub(crate) fn draw(spreads: &[Spread], style: Style) -> String {
         text.push('\n');
         let backends: BTreeSet<_> = spread.shares.iter().flat_map(|share| share.backends.keys()).collect();
         for backend in backends {
-            let _ = write!(text, "    {backend:width$}  ");
+            let _ = write!(text, "    {backend:<0$}", width - 2);
             for client in clients.iter().rev() {
                 let shares: Vec<_> = spread.shares.iter().filter(|share| share.client == *client).collect();
                 text += &bar(&shares, backend, style);
@@ -275,8 +283,8 @@ mod tests {
             text.lines().collect::<Vec<_>>(),
             [
                 "  test/web 80/TCP  from pod a                  from node n",
-                "    one     30 ##########               15 ##########",
-                "    two     30 ##########                0 denied by policy",
+                "    one             30 ##########               15 ##########",
+                "    two             30 ##########                0 denied by policy",
             ]
         );
     }

@@ -3,8 +3,7 @@
 //! Nothing here depends on the kind of program that asks; the hook only says who may have sent the packet.
 
 use weir_common::{
-    addr::{Addr, Be16},
-    endpoint::Endpoint,
+    addr::Addr,
     flow::{FlowKey, Tuple, flags, state},
     header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
@@ -21,71 +20,105 @@ use crate::{
     policy::{self, Direction},
     report, service,
     slow::{GO_ON, NOT_OURS},
-    work::Work,
+    work::{End, Work},
 };
 
-/// Finds the way of a packet whose flow's entry is of an older revision (`is_known`, its way in `work`) or
-/// not there, and records it. A flow that is decided again keeps its backend where that is still right;
-/// else it is opened anew. Answers [`GO_ON`], [`NOT_OURS`], or the number of the reason to refuse it.
+/// First step: where the packet goes. For a flow whose entry is of an older revision (`is_known`, its way
+/// in `work`) that stays as it is where that is still right; else the flow is opened anew. Answers
+/// [`GO_ON`], [`NOT_OURS`], or the number of the reason to refuse it.
 #[inline(always)]
-pub fn decide<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, mut is_known: bool) -> u32 {
+pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_known: bool) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    let now = maps::now();
-    let Work { packet, path, reply, rules, best, .. } = work;
+    let Work { packet, path, .. } = work;
     let key = &packet.key;
+    work.is_new = 0;
     if is_known {
         if key.scope != 0 && !is_behind::<F>(&key.src, key.scope) {
             return Reason::InvalidSource as u32;
         }
-        if !still_served::<F>(key, path) {
-            if path.flags & flags::REPLY != 0 {
-                return Reason::ServiceNoBackend as u32;
-            }
-            is_known = false;
+        if still_served::<F>(key, path) {
+            return GO_ON;
+        }
+        if path.flags & flags::REPLY != 0 {
+            return Reason::ServiceNoBackend as u32;
         }
     }
-    if !is_known {
-        path.to = tuple_of(key);
-        path.flags = 0;
-        path.state = state::OPENING;
-        let answer = open::<F>(ctx, hook, state, packet, path);
-        if answer != GO_ON {
-            return answer;
-        }
-        if path.to != tuple_of(key) {
-            path.flags |= flags::REWRITE;
-        }
+    work.is_new = 1;
+    path.to = tuple_of(key);
+    path.flags = 0;
+    path.state = state::OPENING;
+    let answer = open::<F>(ctx, hook, state, packet, path);
+    if path.to != tuple_of(key) {
+        path.flags |= flags::REWRITE;
     }
-    let is_reply = path.flags & flags::REPLY != 0;
+    answer
+}
+
+/// Second step: judges the flow at those of its ends that are pods of this node. Answers [`GO_ON`], or the
+/// number of the reason to refuse it.
+#[inline(always)]
+pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
+    let Work { packet, path, client, server, rules, .. } = work;
+    let key = &packet.key;
+    let (from, to, port) = if path.flags & flags::REPLY != 0 {
+        (path.to.dst, key.src, key.sport)
+    } else {
+        (key.src, path.to.dst, path.to.dport)
+    };
+    let protocol = policy_protocol(key.protocol);
     let from_node = path.flags & flags::FROM_NODE != 0;
-    let (client, server, port) =
-        if is_reply { (path.to.dst, key.src, key.sport) } else { (key.src, path.to.dst, path.to.dport) };
-    let mut ends = Ends { client: None, server: F::endpoint(&server) };
-    if !from_node {
-        ends.client = F::endpoint(&client);
+    let to_self = from == to && !from_node;
+    client.ifindex = 0;
+    server.ifindex = 0;
+    if !from_node && let Some(pod) = F::endpoint(&from) {
+        client.set(pod);
+        if !to_self
+            && let Err(reason) =
+                policy::judge::<F>(pod, Direction::Egress, to, protocol, port.get(), &mut rules.egress)
+        {
+            return reason as u32;
+        }
     }
-    if let Err(reason) = judge::<F>(&ends, rules, client, server, port, key.protocol, from_node) {
-        return reason as u32;
+    if let Some(pod) = F::endpoint(&to) {
+        server.set(pod);
+        if from_node {
+            rules.ingress = RULE_OWN_NODE;
+        } else if to_self {
+            *rules = Rules { egress: RULE_SELF, ingress: RULE_SELF };
+        } else if let Err(reason) =
+            policy::judge::<F>(pod, Direction::Ingress, from, protocol, port.get(), &mut rules.ingress)
+        {
+            return reason as u32;
+        }
     }
+    GO_ON
+}
+
+/// Third step: records the flow, a new one in both directions.
+#[inline(always)]
+pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
+    let Some(state) = maps::state() else { return Reason::NotReady as u32 };
+    let now = maps::now();
+    let Work { packet, path, reply, client, server, is_new, rules, best, .. } = work;
+    let key = &packet.key;
     path.epoch = state.epoch;
-    if !is_known {
+    if *is_new != 0 {
         // The reply first: once a packet is out, its answer must find the way back.
-        let scope = if let Some(server) = ends.server { server.ifindex } else { 0 };
-        reply.key = FlowKey::reply_to(&path.to, scope, key.protocol);
+        reply.key = FlowKey::reply_to(&path.to, server.ifindex, key.protocol);
         reply.path.to = Tuple { src: key.dst, dst: key.src, sport: key.dport, dport: key.sport };
         reply.path.flags = path.flags | flags::REPLY;
         reply.path.epoch = path.epoch;
         reply.path.state = path.state;
-        lead(&mut reply.path, ends.client);
+        lead(&mut reply.path, client);
         flow::insert::<F>(&reply.key, &reply.path, rules, now, best);
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
-    lead(path, if is_reply { ends.client } else { ends.server });
+    lead(path, if path.flags & flags::REPLY != 0 { client } else { server });
     flow::insert::<F>(key, path, rules, now, best);
     GO_ON
 }
 
-/// Fills in where a new flow goes, and that the node is its client where that is so. Answers as [`decide`].
+/// Fills in where a new flow goes, and that the node is its client where that is so. Answers as [`choose`].
 #[inline(always)]
 fn open<F: Family>(
     ctx: &Ctx,
@@ -139,7 +172,7 @@ fn is_outside<F: Family>(ctx: &Ctx, state: &State, src: F::Addr) -> bool {
 }
 
 /// Fills in where a new flow's packets go: to a backend when it is for a service, else where they say.
-/// Refuses when the address is a service's, but there is nothing behind it. Answers as [`decide`].
+/// Refuses when the address is a service's, but there is nothing behind it. Answers as [`choose`].
 #[inline(always)]
 fn destination<F: Family>(state: &State, packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
     let key = &packet.key;
@@ -166,12 +199,6 @@ fn destination<F: Family>(state: &State, packet: &Packet<F::Addr>, path: &mut Pa
     GO_ON
 }
 
-/// The two ends of a flow, where they are pods of this node.
-struct Ends {
-    client: Option<&'static Endpoint>,
-    server: Option<&'static Endpoint>,
-}
-
 /// What policy judges by, for an IP protocol number.
 #[inline(always)]
 fn policy_protocol(number: u32) -> Protocol {
@@ -183,34 +210,6 @@ fn policy_protocol(number: u32) -> Protocol {
     }
 }
 
-/// Judges a flow from `client` to port `port` of `server`, no service address any more, and notes the rules.
-#[inline(always)]
-fn judge<F: Family>(
-    ends: &Ends,
-    rules: &mut Rules,
-    client: F::Addr,
-    server: F::Addr,
-    port: Be16,
-    protocol: u32,
-    from_node: bool,
-) -> Result<(), Reason> {
-    let protocol = policy_protocol(protocol);
-    let port = port.get();
-    if client == server && !from_node {
-        *rules = Rules { egress: RULE_SELF, ingress: RULE_SELF };
-        return Ok(());
-    }
-    if let Some(pod) = ends.client {
-        policy::judge::<F>(pod, Direction::Egress, server, protocol, port, &mut rules.egress)?;
-    }
-    match ends.server {
-        Some(_) if from_node => rules.ingress = RULE_OWN_NODE,
-        Some(pod) => policy::judge::<F>(pod, Direction::Ingress, client, protocol, port, &mut rules.ingress)?,
-        None => {}
-    }
-    Ok(())
-}
-
 /// Whether a local pod behind this interface has the address.
 #[inline(always)]
 pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
@@ -219,13 +218,12 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
 
 /// Makes a way end at `receiver`, or in the node's stack when that is no local pod.
 #[inline(always)]
-fn lead<A>(path: &mut Path<A>, receiver: Option<&Endpoint>) {
+fn lead<A>(path: &mut Path<A>, receiver: &End) {
     path.flags &= !flags::TO_PEER;
-    path.ifindex = 0;
-    if let Some(pod) = receiver {
+    path.ifindex = receiver.ifindex;
+    path.mac = receiver.mac;
+    if receiver.ifindex != 0 {
         path.flags |= flags::TO_PEER;
-        path.ifindex = pod.ifindex;
-        path.mac = pod.mac;
     }
 }
 

@@ -44,8 +44,10 @@ pub trait Family: Sized {
     fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
     fn check_neighbour(ctx: &Ctx, packet: &Packet<Self::Addr>) -> Result<(), Reason>;
-    /// [`crate::decide::decide`], see [`crate::slow`].
+    /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
+    /// [`crate::flow::keep_alive`], see [`crate::slow`].
+    fn keep_alive();
     /// [`crate::fragment::resolve`], see [`crate::slow`].
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
@@ -116,10 +118,22 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($decide:ident $fragment:ident $icmp_error:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
-            slow::$decide(ctx.as_ptr(), hook as u32, u32::from(is_known))
+            let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
+            if answer != slow::GO_ON {
+                return answer;
+            }
+            let answer = slow::hear(slow::$judge());
+            if answer != slow::GO_ON {
+                return answer;
+            }
+            slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
+        }
+        #[inline(always)]
+        fn keep_alive() {
+            slow::$keep_alive();
         }
         #[inline(always)]
         fn resolve_fragment() -> u32 {
@@ -200,7 +214,7 @@ impl Family for Inet {
         state.node_v4
     }
 
-    family_maps!(decide_v4 fragment_v4 icmp_error_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -234,5 +248,5 @@ impl Family for Inet6 {
         state.node_v6
     }
 
-    family_maps!(decide_v6 fragment_v6 icmp_error_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -135,7 +135,8 @@ pub fn lookup<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, now
         }
     }
     if due || state != path.state {
-        keep_alive::<F>(&peer_key(path, packet.key.protocol), state, now);
+        path.state = state;
+        F::keep_alive();
     }
     true
 }
@@ -212,17 +213,17 @@ fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
     FlowKey::reply_to(&path.to, scope, protocol)
 }
 
-/// Marks the entry of `key` used and in `state`, if it is there.
+/// Marks the other direction's entry used and in the same state, if it is there.
 #[inline(always)]
-fn keep_alive<F: Family>(key: &FlowKey<F::Addr>, state: u8, now: u32) {
-    let hash = key.hash();
+pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
+    let hash = peer_key(path, packet.key.protocol).hash();
     let Some(set) = set::<F>(hash) else { return };
     let tag = tagged(set, hash);
     if tag != 0 {
         // SAFETY: in bounds; single words, see the module's note.
         unsafe {
-            addr_of_mut!((*entry(set, tag)).seen).write_volatile(now);
-            addr_of_mut!((*entry(set, tag)).state).write_volatile(state);
+            addr_of_mut!((*entry(set, tag)).seen).write_volatile(maps::now());
+            addr_of_mut!((*entry(set, tag)).state).write_volatile(path.state);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    fragment, icmp_error, parse,
+    flow, fragment, icmp_error, parse,
     work::Work,
 };
 
@@ -50,12 +50,37 @@ pub fn hear(answer: u32) -> u32 {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty, $decide:ident, $fragment:ident, $icmp_error:ident) => {
-        /// [`decide::decide`].
+    ($family:ty: $choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident) => {
+        /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $decide(skb: *mut __sk_buff, hook: u32, is_known: u32) -> u32 {
-            run::<$family>(|work| decide::decide::<$family>(&Ctx::new(skb), hook, work, is_known != 0))
+        pub extern "C" fn $choose(skb: *mut __sk_buff, hook: u32, is_known: u32) -> u32 {
+            let (hook, is_known) = (hear(hook), hear(is_known));
+            run::<$family>(|work| decide::choose::<$family>(&Ctx::new(skb), hook, work, is_known != 0))
+        }
+
+        /// [`decide::judge`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $judge() -> u32 {
+            run::<$family>(|work| decide::judge::<$family>(work))
+        }
+
+        /// [`decide::record`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
+            run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hook, work))
+        }
+
+        /// [`flow::keep_alive`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $keep_alive() -> u32 {
+            run::<$family>(|work| {
+                flow::keep_alive::<$family>(&work.packet, &work.path);
+                GO_ON
+            })
         }
 
         /// [`fragment::resolve`].
@@ -76,8 +101,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet, decide_v4, fragment_v4, icmp_error_v4);
-stages!(Inet6, decide_v6, fragment_v6, icmp_error_v6);
+stages!(Inet: choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4);
+stages!(Inet6: choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6);
 
 /// [`parse::ipv4::check_options`].
 #[unsafe(no_mangle)]

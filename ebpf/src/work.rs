@@ -1,6 +1,6 @@
 //! What the stages of one packet hand on to one another.
 
-use weir_common::{flow::FlowKey, reason::Reason};
+use weir_common::{endpoint::Endpoint, flow::FlowKey, reason::Reason};
 
 use crate::{
     flow::{Path, Rules},
@@ -27,6 +27,12 @@ pub struct Work<A> {
     pub packet: Packet<A>,
     /// Its way.
     pub path: Path<A>,
+    /// Who opened the flow.
+    pub client: End,
+    /// Whom it was opened to.
+    pub server: End,
+    /// 1 when the flow is not recorded yet.
+    pub is_new: u32,
     /// The way back of a flow that is opened.
     pub reply: Reply<A>,
     /// The rules that decided it.
@@ -67,6 +73,24 @@ pub struct Best {
     pub worth: Cursor<u64>,
     /// The tag of its way.
     pub tag: Cursor<u64>,
+}
+
+/// One end of a flow, where it is a pod of this node.
+#[repr(C)]
+pub struct End {
+    /// Its interface; 0: it is none.
+    pub ifindex: u32,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
+impl End {
+    /// Makes it this pod.
+    #[inline(always)]
+    pub fn set(&mut self, pod: &Endpoint) {
+        self.ifindex = pod.ifindex;
+        self.mac = pod.mac;
+    }
 }
 
 /// An entry to be recorded for the other direction.

@@ -113,7 +113,7 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
     };
     let is_known = flow::lookup::<F>(&work.packet, &mut work.path, maps::now());
     if !is_known || work.path.epoch != epoch {
-        match slow::hear(F::decide(ctx, S::HOOK, is_known)) {
+        match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}
             slow::NOT_OURS => return Ok(Outcome::PASS),
             reason => return Err(Refused(reason)),

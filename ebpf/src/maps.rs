@@ -19,7 +19,7 @@ use weir_common::{
     state::State,
 };
 
-use crate::{policy::Progress, work::Work};
+use crate::work::{Cursor, Work};
 
 /// Sets of the IPv4 flow table, minus one.
 #[unsafe(no_mangle)]
@@ -37,7 +37,7 @@ pub static WORK_V4: PerCpuArray<Work<V4>> = PerCpuArray::with_max_entries(1, 0);
 pub static WORK_V6: PerCpuArray<Work<V6>> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
-pub static SEARCH: PerCpuArray<Progress> = PerCpuArray::with_max_entries(1, 0);
+pub static CURSOR: PerCpuArray<Cursor<u32>> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static STATE: Array<State> = Array::with_max_entries(1, 0);

@@ -1,9 +1,6 @@
 //! Policy: which rule decides, by two bit vectors. See [`weir_common::policy`].
 
-use core::{
-    hint::black_box,
-    ptr::{addr_of, addr_of_mut},
-};
+use core::hint::black_box;
 
 use weir_common::{
     endpoint::Endpoint,
@@ -91,7 +88,20 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
     if set.words == 0 || set.words > MAX_WORDS {
         return INCOMPLETE;
     }
-    search(peers, ports, set.words, set.rules)
+    let (words, rules) = (set.words, set.rules);
+    let mut start = 0;
+    for _ in 0..=MAX_PASSES {
+        let number = black_box(first_common(peers, ports, start, words));
+        if number == NO_BIT {
+            return NO_RULE;
+        }
+        let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
+        if rule.action != action::PASS {
+            return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
+        }
+        start = rule.next;
+    }
+    INCOMPLETE
 }
 
 /// Binary search for the interval that holds `port`.
@@ -118,60 +128,36 @@ fn port_vector(table: PortTable, port: u32) -> Option<u32> {
     Some(maps::PORTS.get(first)?.vector)
 }
 
-/// How far a search has come. It is kept in map memory, because the verifier forgets what it knows of a
-/// number there: otherwise every range of rules passed over would be a state of its own to it.
-#[repr(C)]
-pub struct Progress {
-    /// Rules of the current word that are still to be looked at.
-    mask: u64,
-    /// The current word.
-    word: u32,
-    reserved: u32,
-}
+/// No bit is common.
+const NO_BIT: u32 = u32::MAX;
 
-/// The lowest rule in both vectors that does not pass the decision on.
-#[inline(always)]
-fn search(peers: u32, ports: u32, words: u32, rules: u32) -> u64 {
-    let Some(progress) = maps::SEARCH.get_ptr_mut(0) else { return INCOMPLETE };
-    set_progress(progress, 0, u64::MAX);
-    for _ in 0..MAX_WORDS + MAX_PASSES {
-        let (word, mask) = get_progress(progress);
+/// The lowest bit, from bit `start` on, that two vectors of `words` words have in common.
+///
+/// A function of its own for the same reason as [`evaluate`]. The word it is at is kept in map memory, see
+/// [`Cursor`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> u32 {
+    let Some(cursor) = maps::CURSOR.get_ptr_mut(0) else { return NO_BIT };
+    // SAFETY: this CPU's own element of the map, which nothing else refers to.
+    let cursor = unsafe { &mut *cursor };
+    cursor.set(start / 64);
+    let mut mask = u64::MAX << (start & 63);
+    for _ in 0..MAX_WORDS {
+        let word = cursor.get();
         if word >= words {
-            return NO_RULE;
+            break;
         }
-        let (Some(by_peer), Some(by_port)) =
-            (maps::VECTORS.get(peers + word), maps::VECTORS.get(ports + word))
+        let (Some(one), Some(other)) = (maps::VECTORS.get(one + word), maps::VECTORS.get(other + word))
         else {
-            return INCOMPLETE;
+            break;
         };
-        let both = by_peer & by_port & mask;
-        if both == 0 {
-            set_progress(progress, word + 1, u64::MAX);
-            continue;
+        let common = one & other & mask;
+        if common != 0 {
+            return word * 64 + common.trailing_zeros();
         }
-        let number = word * 64 + both.trailing_zeros();
-        let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
-        if rule.action != action::PASS {
-            return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
-        }
-        // Only ever onwards, so that the loop ends.
-        let next = if rule.next > number { rule.next } else { number + 1 };
-        set_progress(progress, next / 64, u64::MAX << (next & 63));
+        mask = u64::MAX;
+        cursor.set(word + 1);
     }
-    INCOMPLETE
-}
-
-#[inline(always)]
-fn get_progress(progress: *mut Progress) -> (u32, u64) {
-    // SAFETY: this CPU's own element of the map.
-    unsafe { (addr_of!((*progress).word).read_volatile(), addr_of!((*progress).mask).read_volatile()) }
-}
-
-#[inline(always)]
-fn set_progress(progress: *mut Progress, word: u32, mask: u64) {
-    // SAFETY: as in `get_progress`.
-    unsafe {
-        addr_of_mut!((*progress).word).write_volatile(word);
-        addr_of_mut!((*progress).mask).write_volatile(mask);
-    }
+    NO_BIT
 }

@@ -21,8 +21,8 @@ const OFFSET_MASK: u16 = 0x1fff;
 /// Loose and strict source routing: they would let the sender choose where the packet goes after we judged it.
 const OPTION_LSRR: u8 = 131;
 const OPTION_SSRR: u8 = 137;
-/// Bytes of options that fit a header.
-const MAX_OPTIONS: u32 = 40;
+/// Most options in a header, the padding counted byte by byte. Real ones are one to four words long.
+const MAX_OPTIONS: u32 = 16;
 
 /// Parses an IPv4 packet.
 ///

@@ -95,6 +95,9 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
         if number == NO_BIT {
             return NO_RULE;
         }
+        if number == BROKEN {
+            return INCOMPLETE;
+        }
         let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
         if rule.action != action::PASS {
             return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
@@ -130,6 +133,8 @@ fn port_vector(table: PortTable, port: u32) -> Option<u32> {
 
 /// No bit is common.
 const NO_BIT: u32 = u32::MAX;
+/// The vectors are not whole.
+const BROKEN: u32 = u32::MAX - 1;
 
 /// The lowest bit, from bit `start` on, that two vectors of `words` words have in common.
 ///
@@ -138,7 +143,7 @@ const NO_BIT: u32 = u32::MAX;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> u32 {
-    let Some(cursor) = maps::CURSOR.get_ptr_mut(0) else { return NO_BIT };
+    let Some(cursor) = maps::CURSOR.get_ptr_mut(0) else { return BROKEN };
     // SAFETY: this CPU's own element of the map, which nothing else refers to.
     let cursor = unsafe { &mut *cursor };
     cursor.set(start / 64);
@@ -146,11 +151,11 @@ pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> 
     for _ in 0..MAX_WORDS {
         let word = cursor.get();
         if word >= words {
-            break;
+            return NO_BIT;
         }
         let (Some(one), Some(other)) = (maps::VECTORS.get(one + word), maps::VECTORS.get(other + word))
         else {
-            break;
+            return BROKEN;
         };
         let common = one & other & mask;
         if common != 0 {
@@ -159,5 +164,5 @@ pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> 
         mask = u64::MAX;
         cursor.set(word + 1);
     }
-    NO_BIT
+    BROKEN
 }

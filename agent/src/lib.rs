@@ -9,3 +9,6 @@ pub mod compile;
 pub mod datapath;
 pub mod manifest;
 pub mod source;
+pub mod cli;
+pub mod daemon;
+pub mod protocol;

@@ -28,7 +28,7 @@ impl std::str::FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(complaint)?;
+            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(complaint)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| complaint())?;
         }
         // A group address is no station's own.

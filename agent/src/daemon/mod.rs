@@ -4,3 +4,4 @@ pub mod interfaces;
 pub mod netlink;
 pub mod socket;
 pub mod state;
+pub mod watch;

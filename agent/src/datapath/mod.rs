@@ -3,13 +3,24 @@
 //! A pure value: it can be compared, printed, and evaluated in user space. Numbers of identities, rule
 //! sets, rules and services are stable from one compilation to the next for the same content, because
 //! they are handed out by [`crate::compile::Numbers`].
+//!
+//! A rule set that two successive datapaths both have differs at most in [`RuleSet::peers`], and there at
+//! most in identities that only one of them gives to addresses. So a commit may add the new entries before
+//! it gives out the new identities, and remove the old ones after.
+
+mod bits;
+mod evaluate;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
 };
 
 use ipnet::IpNet;
+
+pub use bits::Bits;
+pub use evaluate::{Decision, Judgement, Origin, Packet, Path};
 
 use crate::{
     cluster::{Action, Name},
@@ -55,9 +66,14 @@ pub struct Endpoint {
     pub egress: Option<RuleSetId>,
 }
 
-/// A bit per rule of a rule set; the bit of rule 0 is the lowest of word 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Bits(pub Vec<u64>);
+/// Which of a pod's packets a rule set is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// Those it receives.
+    Ingress,
+    /// Those it sends.
+    Egress,
+}
 
 /// The rules of one pod in one direction, in order. The lowest rule whose peer and port both match decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,4 +171,33 @@ pub struct Service {
     pub external: Vec<Backend>,
     /// Endpoints that live flows may stay with: the above, and terminating ones that still serve.
     pub members: BTreeSet<Backend>,
+}
+
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// Whether it is [`Direction::Ingress`].
+    pub const fn is_ingress(self) -> bool {
+        matches!(self, Self::Ingress)
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_ingress() { "ingress" } else { "egress" })
+    }
+}
+
+impl RuleOrigin {
+    /// The policies it comes from, each with where it stands.
+    pub fn policies(&self) -> Vec<String> {
+        match self {
+            Self::Policy { policy, source, .. } => vec![format!("{policy} ({source})")],
+            Self::ClusterPolicy { policy, source, .. } => vec![format!("{policy} ({source})")],
+            Self::Isolation { policies, .. } => {
+                policies.iter().map(|(policy, source)| format!("{policy} ({source})")).collect()
+            }
+        }
+    }
 }

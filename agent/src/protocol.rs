@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Name;
+use crate::{
+    cluster::Name,
+    manifest::{Key, Text},
+};
 
 /// Version of the protocol; changes whenever a value below changes its meaning.
 pub const VERSION: u32 = 1;
@@ -119,28 +122,10 @@ pub enum Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// Create or replace the objects of these manifests.
-    Apply(Vec<File>),
-    /// Delete the objects that these manifests name.
-    Delete(Vec<File>),
-    /// Delete one object by its name.
-    DeleteNamed {
-        /// Kind as a person writes it: `networkpolicy`, `netpol`, `pod`.
-        kind: String,
-        /// Namespace; not for cluster-wide kinds.
-        namespace: Option<String>,
-        /// Name.
-        name: String,
-    },
-}
-
-/// A manifest file as the client read it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct File {
-    /// Name for messages.
-    pub name: String,
-    /// Contents.
-    pub text: String,
+    /// Create or replace these objects.
+    Apply(Vec<Text>),
+    /// Delete these objects.
+    Delete(Vec<Key>),
 }
 
 /// Kinds that can be listed.
@@ -249,10 +234,6 @@ pub struct Changed {
     pub revision: u64,
     /// What became of each object that the request names, in its order.
     pub objects: Vec<ChangedObject>,
-    /// Warnings about the manifests, rendered.
-    pub warnings: Vec<String>,
-    /// Objects of kinds that do not concern weir: how many of each `apiVersion/kind`.
-    pub skipped: BTreeMap<String, usize>,
 }
 
 /// What became of an object.
@@ -297,8 +278,8 @@ pub struct Difference {
     pub objects: Vec<ObjectDifference>,
     /// The connections whose verdict would change.
     pub verdicts: Vec<VerdictDifference>,
-    /// Warnings about the manifests, rendered.
-    pub warnings: Vec<String>,
+    /// What could not be compared, if so.
+    pub note: Option<String>,
 }
 
 /// An object before and after.

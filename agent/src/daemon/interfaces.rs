@@ -50,6 +50,15 @@ pub struct Attachment {
     pub bring_up: bool,
 }
 
+/// What clients said about interfaces.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// By `weir attach`, for which pod.
+    pub attachments: &'a BTreeMap<Name, Attachment>,
+    /// By `weir detach`, with their numbers.
+    pub freed: &'a BTreeMap<String, u32>,
+}
+
 /// Where the pods of a node hang.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
@@ -86,25 +95,29 @@ pub fn resolve(
     cluster: &Cluster,
     node: &str,
     uplink: Option<&str>,
-    attachments: &BTreeMap<Name, Attachment>,
+    named: Named<'_>,
     snapshot: &Snapshot,
     network: &mut impl Network,
 ) -> Resolution {
+    let Named { attachments, freed } = named;
     let uplink = find_uplink(cluster.nodes.get(node), uplink, snapshot);
     let mut resolution = Resolution { uplink, ..Resolution::default() };
     let mut taken = BTreeMap::<u32, &Name>::new();
-    let named: BTreeSet<u32> = attachments.values().map(|attachment| attachment.ifindex).collect();
+    let attached_to: BTreeSet<u32> = attachments.values().map(|attachment| attachment.ifindex).collect();
     // Those that `weir attach` named come first: no annotation takes an interface from them.
-    let (attached, others): (Vec<&Pod>, Vec<&Pod>) =
+    let (first, others): (Vec<&Pod>, Vec<&Pod>) =
         local_pods(cluster, node).partition(|pod| attachments.contains_key(&pod.name));
-    for pod in attached.into_iter().chain(others) {
+    for pod in first.into_iter().chain(others) {
         let attachment = attachments.get(&pod.name);
         let found = find(pod, attachment, snapshot).and_then(|(name, ifindex)| {
             if resolution.uplink.as_ref() == Some(&name) {
                 return Err(format!("interface {name} is the uplink"));
             }
-            if attachment.is_none() && named.contains(&ifindex) {
+            if attachment.is_none() && attached_to.contains(&ifindex) {
                 return Err(format!("interface {name} was attached for another pod"));
+            }
+            if freed.get(&name) == Some(&ifindex) {
+                return Err(format!("interface {name} was freed by `weir detach`; `weir attach` takes it back"));
             }
             if let Some(owner) = taken.get(&ifindex) {
                 return Err(format!("interface {name} belongs to pod {owner}"));

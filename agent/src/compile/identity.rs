@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
-use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, IDENTITY_WORLD};
+use weir_common::policy::IDENTITY_WORLD;
 
 use super::{
     Numbers,
@@ -36,18 +36,15 @@ enum Mark {
     Except(AtomId),
     /// A pod or node, with its set of atoms.
     Owner(usize),
-    /// The ClusterIP of a service.
-    Service,
-    /// A range of ClusterIPs.
-    ServiceCidr,
+    /// Addresses of services, with their identity.
+    Service(IdentityId),
 }
 
 /// What an address is; a set of atoms by its index in [`Sets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Set(usize),
-    Service,
-    ServiceCidr,
+    Service(IdentityId),
 }
 
 /// A prefix around the one that is visited.
@@ -55,20 +52,24 @@ enum Class {
 struct Around {
     prefix: IpNet,
     blocks: usize,
-    service_cidr: bool,
+    service: Option<IdentityId>,
     class: Class,
 }
 
 impl Identities {
-    /// Identifies the addresses of `cluster` by the atoms that are `used`.
+    /// Identifies the addresses of `cluster` by the atoms that are `used`; those of `services` that no pod or
+    /// node has are known.
     pub(super) fn new(
         cluster: &Cluster,
         groups: &Groups<'_>,
+        services: &BTreeMap<IpNet, IdentityId>,
         used: &HashSet<AtomId>,
         numbers: &mut Numbers,
     ) -> Self {
         let mut sets = Sets::default();
-        let marks = marks(cluster, groups, &Atoms::new(numbers, used), &mut sets);
+        let mut marks = marks(cluster, groups, &Atoms::new(numbers, used), &mut sets);
+        marks.extend(services.iter().map(|(prefix, identity)| (*prefix, Mark::Service(*identity))));
+        marks.sort_unstable();
         let classes = visit(&marks, &mut sets);
 
         let mut prefixes: BTreeMap<usize, usize> = BTreeMap::new();
@@ -90,15 +91,14 @@ impl Identities {
         let identity = |class| match class {
             Class::Set(Sets::EMPTY) => IDENTITY_WORLD,
             Class::Set(set) => number[&set],
-            Class::Service => IDENTITY_SERVICE,
-            Class::ServiceCidr => IDENTITY_SERVICE_CIDR,
+            Class::Service(identity) => identity,
         };
         let by_prefix = classes.into_iter().map(|(prefix, class)| (prefix, identity(class))).collect();
         Self { by_prefix, all, matching }
     }
 }
 
-/// Everything that is known about prefixes, in order.
+/// What policies and their peers say about prefixes.
 fn marks(cluster: &Cluster, groups: &Groups<'_>, atoms: &Atoms<'_>, sets: &mut Sets) -> Vec<(IpNet, Mark)> {
     let mut marks = Vec::new();
     for (id, atom) in &atoms.0 {
@@ -116,11 +116,6 @@ fn marks(cluster: &Cluster, groups: &Groups<'_>, atoms: &Atoms<'_>, sets: &mut S
         let owner = Mark::Owner(sets.number(atoms.of_node(&node.labels)));
         marks.extend(node.addresses.iter().map(|address| (IpNet::from(*address), owner)));
     }
-    for service in cluster.services.values().filter(|service| !service.foreign) {
-        marks.extend(service.cluster_ips.iter().map(|address| (IpNet::from(*address), Mark::Service)));
-    }
-    marks.extend(cluster.config.service_cidrs.iter().map(|cidr| (cidr.trunc(), Mark::ServiceCidr)));
-    marks.sort_unstable();
     marks
 }
 
@@ -136,31 +131,29 @@ fn visit(marks: &[(IpNet, Mark)], sets: &mut Sets) -> Vec<(IpNet, Class)> {
         let outer = around.last().copied().unwrap_or(Around {
             prefix,
             blocks: Sets::EMPTY,
-            service_cidr: false,
+            service: None,
             class: Class::Set(Sets::EMPTY),
         });
-        let (mut begin, mut except, mut owned) = (Vec::new(), Vec::new(), None);
-        let (mut service, mut service_cidr) = (false, outer.service_cidr);
+        let (mut begin, mut except) = (Vec::new(), Vec::new());
+        let (mut owned, mut service) = (None, outer.service);
         for (_, mark) in here {
             match *mark {
                 Mark::Block(atom) => begin.push(atom),
                 Mark::Except(atom) => except.push(atom),
                 Mark::Owner(set) => owned = Some(owned.map_or(set, |other| sets.union(set, other))),
-                Mark::Service => service = true,
-                Mark::ServiceCidr => service_cidr = true,
+                Mark::Service(identity) => service = Some(identity),
             }
         }
         let blocks = sets.changed(outer.blocks, &begin, &except);
-        let class = match owned {
-            Some(owned) => Class::Set(sets.union(blocks, owned)),
-            None if service => Class::Service,
-            None if service_cidr => Class::ServiceCidr,
-            None => Class::Set(blocks),
+        let class = match (owned, service) {
+            (Some(owned), _) => Class::Set(sets.union(blocks, owned)),
+            (None, Some(identity)) => Class::Service(identity),
+            (None, None) => Class::Set(blocks),
         };
         if class != outer.class {
             classes.push((prefix, class));
         }
-        around.push(Around { prefix, blocks, service_cidr, class });
+        around.push(Around { prefix, blocks, service, class });
     }
     classes
 }

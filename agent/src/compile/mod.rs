@@ -1,9 +1,9 @@
 //! From a cluster to the desired datapath of one node: a pure function.
 //!
-//! Pods are put into [groups](groups) that policies cannot tell apart. The policies that select a group of
-//! this node become the [lines](lines) of a [rule set](rules). What the lines distinguish among peers are
-//! [atoms](atoms); the atoms that an address matches are its [identity](identity). With the identities
-//! known, lines become [bit vectors](rule_set).
+//! Pods are put into groups that policies cannot tell apart. The policies that select a group of
+//! this node become the lines of a rule set. What the lines distinguish among peers are
+//! atoms; the atoms that an address matches are its identity. With the identities
+//! known, lines become bit vectors.
 
 mod atoms;
 mod groups;
@@ -14,6 +14,7 @@ mod lines;
 mod numbers;
 mod rule_set;
 mod rules;
+pub mod services;
 
 pub use identity_numbers::IdentityNumbers;
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
@@ -65,12 +66,17 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
     let groups = groups::Groups::new(cluster);
     let rules = rules::Rules::new(cluster, node, &groups, numbers)?;
     let used = rules.atoms();
-    let identities = identity::Identities::new(cluster, &groups, &used, numbers);
+    let services = services::compile(cluster, node, &mut numbers.services);
+    let identities = identity::Identities::new(cluster, &groups, &services.identities, &used, numbers);
     let mut rule_sets = rule_set::Builder::new(&identities);
 
     let mut datapath = Datapath {
         node: node.to_owned(),
         node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
+        pod_cidrs: services::pod_cidrs(cluster),
+        rules: rules.origins.clone(),
+        frontends: services.frontends,
+        health_checks: services.health_checks,
         ..Datapath::default()
     };
     for (id, (lines, group)) in &rules.rule_sets {
@@ -93,6 +99,5 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
         datapath.endpoints.extend(pod.addresses.iter().map(|address| (*address, endpoint.clone())));
     }
     datapath.identities = identities.by_prefix;
-    datapath.rules = rules.origins;
     Ok(datapath)
 }

@@ -1,26 +1,19 @@
 //! The datapath in user space: what the kernel programs say to a packet, said by plain code.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use weir_common::{
-    policy::{
-        IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, IDENTITY_WORLD, Protocol, RULE_NONE, RULE_OWN_NODE,
-        RULE_SELF,
-    },
-    reason::Reason,
-    service::flags,
-};
+use weir_common::policy::{IDENTITY_WORLD, Protocol, RULE_NONE, RULE_OWN_NODE, RULE_SELF};
 
-use super::{Backend, Bits, Datapath, Direction, Frontend, IdentityId, Rule, RuleId, RuleSet, RuleSetId};
+use super::{
+    Backend, Bits, Datapath, Direction, Frontend, IdentityId, Rule, RuleId, RuleSet, RuleSetId,
+    services::{Packet, Verdict},
+};
 use crate::cluster::Action;
 
-/// The first packet of a connection.
+/// A connection to be opened, or an echo request to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Packet {
+pub struct Connection {
     /// Source.
     pub source: IpAddr,
     /// Destination.
@@ -42,13 +35,15 @@ pub enum Origin {
     Outside,
 }
 
-/// What a node does with a packet.
+/// What a node does with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// Dropped before policy was asked.
-    Dropped(Reason),
-    /// Answered with an ICMP error: nobody serves it.
-    Rejected(Reason),
+    /// Dropped: the source is not one that this packet can come from here.
+    InvalidSource,
+    /// Dropped: a service, or its range, has nothing for this client.
+    Dropped,
+    /// Answered by an ICMP port unreachable: a service has no endpoint, or not this port.
+    Rejected,
     /// Judged by policy, and passed on unchanged.
     Direct(Path),
     /// Given to one of these backends of a service, each judged by policy on its own.
@@ -56,7 +51,7 @@ pub enum Judgement {
 }
 
 /// What policy says to a packet at the ends that are on this node; `None`: that end is not a pod of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// The source's egress.
     pub egress: Option<Decision>,
@@ -88,49 +83,44 @@ impl Path {
 }
 
 impl Datapath {
-    /// What this node does with `packet`.
-    pub fn judge(&self, origin: Origin, packet: &Packet) -> Judgement {
+    /// What this node does with `connection`.
+    pub fn judge(&self, origin: Origin, connection: &Connection) -> Judgement {
         let own = match origin {
-            Origin::Pod => self.endpoints.contains_key(&packet.source),
+            Origin::Pod => self.endpoints.contains_key(&connection.source),
             Origin::Node => true,
             Origin::Outside => {
-                !self.endpoints.contains_key(&packet.source) && !self.node_addresses.contains(&packet.source)
+                !self.endpoints.contains_key(&connection.source)
+                    && !self.node_addresses.contains(&connection.source)
             }
         };
         if !own {
-            return Judgement::Dropped(Reason::InvalidSource);
+            return Judgement::InvalidSource;
         }
-        let frontend = ip_protocol(packet.protocol).and_then(|protocol| {
-            let key = Frontend { address: packet.destination, port: packet.port, protocol };
-            self.frontends.get(&key)
-        });
-        let Some(service) = frontend else {
-            return match self.identity(packet.destination) {
-                IDENTITY_SERVICE => Judgement::Rejected(Reason::ServicePortUnknown),
-                IDENTITY_SERVICE_CIDR => Judgement::Dropped(Reason::ServiceUnallocated),
-                _ => Judgement::Direct(self.path(origin, packet)),
-            };
+        let to = Frontend {
+            address: connection.destination,
+            port: connection.port,
+            protocol: ip_protocol(connection.protocol, connection.destination),
         };
-        let (ring, drops) = match origin {
-            Origin::Pod | Origin::Node => (&service.internal, flags::EMPTY_INTERNAL_DROPS),
-            Origin::Outside => (&service.external, flags::EMPTY_EXTERNAL_DROPS),
-        };
-        if ring.is_empty() && service.flags & drops != 0 {
-            return Judgement::Dropped(Reason::ServiceNoBackend);
+        match self.serve(&Packet { from: connection.source, sport: 0, to }) {
+            Verdict::Pass => Judgement::Direct(self.path(origin, connection)),
+            Verdict::Drop => Judgement::Dropped,
+            Verdict::Reject => Judgement::Rejected,
+            Verdict::Dnat(choice) => {
+                let translated = |backend: &Backend| Connection {
+                    destination: backend.address,
+                    port: backend.port,
+                    ..*connection
+                };
+                let backends = choice.ring.backends.iter();
+                let judged = backends.map(|backend| (*backend, self.path(origin, &translated(backend))));
+                Judgement::Balanced(judged.collect())
+            }
         }
-        if ring.is_empty() {
-            return Judgement::Rejected(Reason::ServiceNoBackend);
-        }
-        let backends: BTreeSet<_> = ring.iter().copied().collect();
-        let translated =
-            |backend: Backend| Packet { destination: backend.address, port: backend.port, ..*packet };
-        let judged = backends.into_iter().map(|backend| (backend, self.path(origin, &translated(backend))));
-        Judgement::Balanced(judged.collect())
     }
 
-    /// What policy says to `packet`, whose destination is final, at the ends that are on this node.
-    pub fn path(&self, origin: Origin, packet: &Packet) -> Path {
-        let end = |direction| self.decide(origin, packet, direction);
+    /// What policy says to `connection`, whose destination is final, at the ends that are on this node.
+    pub fn path(&self, origin: Origin, connection: &Connection) -> Path {
+        let end = |direction| self.decide(origin, connection, direction);
         Path { egress: end(Direction::Egress), ingress: end(Direction::Ingress) }
     }
 
@@ -145,18 +135,22 @@ impl Datapath {
             .unwrap_or(IDENTITY_WORLD)
     }
 
-    /// The rule set that judges `packet` at one end, and the identity of its peer there.
-    pub(super) fn judge_of(&self, packet: &Packet, direction: Direction) -> Option<(RuleSetId, IdentityId)> {
+    /// The rule set that judges `connection` at one end, and the identity of its peer there.
+    pub(super) fn judge_of(
+        &self,
+        connection: &Connection,
+        direction: Direction,
+    ) -> Option<(RuleSetId, IdentityId)> {
         let (rule_set, peer) = match direction {
-            Direction::Ingress => (self.endpoints.get(&packet.destination)?.ingress?, packet.source),
-            Direction::Egress => (self.endpoints.get(&packet.source)?.egress?, packet.destination),
+            Direction::Ingress => (self.endpoints.get(&connection.destination)?.ingress?, connection.source),
+            Direction::Egress => (self.endpoints.get(&connection.source)?.egress?, connection.destination),
         };
         Some((rule_set, self.identity(peer)))
     }
 
-    fn decide(&self, origin: Origin, packet: &Packet, direction: Direction) -> Option<Decision> {
-        let source = self.endpoints.get(&packet.source).filter(|_| origin == Origin::Pod);
-        let destination = self.endpoints.get(&packet.destination);
+    fn decide(&self, origin: Origin, connection: &Connection, direction: Direction) -> Option<Decision> {
+        let source = self.endpoints.get(&connection.source).filter(|_| origin == Origin::Pod);
+        let destination = self.endpoints.get(&connection.destination);
         if !direction.is_ingress() {
             source?;
         } else {
@@ -170,14 +164,14 @@ impl Datapath {
         if direction.is_ingress() && origin == Origin::Node {
             return Some(Decision::pass(RULE_OWN_NODE));
         }
-        let Some((rule_set, identity)) = self.judge_of(packet, direction) else {
+        let Some((rule_set, identity)) = self.judge_of(connection, direction) else {
             return Some(Decision::pass(RULE_NONE));
         };
         // A rule set that is not there denies, as the kernel does.
         let Some(rule_set) = self.rule_sets.get(&rule_set) else {
             return Some(Decision { allowed: false, rule: RULE_NONE });
         };
-        Some(match rule_set.decide(identity, packet.protocol, packet.port) {
+        Some(match rule_set.decide(identity, connection.protocol, connection.port) {
             Some(rule) => Decision { allowed: rule.action == Action::Accept, rule: rule.id },
             None => Decision::pass(RULE_NONE),
         })
@@ -210,13 +204,13 @@ impl RuleSet {
     }
 }
 
-/// The IP protocol number of what services serve.
-fn ip_protocol(protocol: Protocol) -> Option<u8> {
-    use crate::cluster::Protocol as Served;
+/// The IP protocol number.
+fn ip_protocol(protocol: Protocol, destination: IpAddr) -> u8 {
     match protocol {
-        Protocol::Tcp => Some(Served::Tcp.number()),
-        Protocol::Udp => Some(Served::Udp.number()),
-        Protocol::Sctp => Some(Served::Sctp.number()),
-        Protocol::Echo => None,
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+        Protocol::Echo if destination.is_ipv4() => 1,
+        Protocol::Echo => 58,
     }
 }

@@ -10,17 +10,22 @@
 
 mod bits;
 mod evaluate;
+mod network;
+
+pub mod services;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 
 pub use bits::Bits;
-pub use evaluate::{Decision, Judgement, Origin, Packet, Path};
+pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
+pub use network::Network;
 
 use crate::{
     cluster::{Action, Name},
@@ -43,6 +48,9 @@ pub struct Datapath {
     pub node: String,
     /// This node's own addresses, the primary one of each family first.
     pub node_addresses: Vec<IpAddr>,
+    /// Blocks that pod addresses come from: who is a pod among the clients of a service. Empty when
+    /// pods cannot be told apart, and nobody is.
+    pub pod_cidrs: Vec<IpNet>,
     /// Networked pods of this node by address.
     pub endpoints: BTreeMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.
@@ -53,6 +61,8 @@ pub struct Datapath {
     pub rules: BTreeMap<RuleId, RuleOrigin>,
     /// Service ports by frontend.
     pub frontends: BTreeMap<Frontend, Service>,
+    /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
+    pub health_checks: BTreeMap<u16, HealthCheck>,
 }
 
 /// A pod of this node, at one of its addresses.
@@ -156,21 +166,71 @@ pub struct Backend {
     pub port: u16,
 }
 
+/// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// The backends, sorted.
+    pub backends: Vec<Backend>,
+    /// For each slot, the index of its backend. A prime number of slots, or 1; none without backends.
+    pub slots: Vec<u32>,
+}
+
+impl Ring {
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no backend.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The backend that a connection with this hash goes to. Panics when there is none.
+    pub fn at(&self, hash: usize) -> Backend {
+        self.backends[self.slots[hash % self.slots.len()] as usize]
+    }
+
+    /// The backend of every slot, in order: what the `RINGS_*` arrays hold.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Backend> + Clone {
+        self.slots.iter().map(|&index| self.backends[index as usize])
+    }
+}
+
 /// A service port at one of its frontends, as this node handles it.
+///
+/// Everything is decided here but three things that only a packet shows: who the client is (pod, node
+/// or outside: which ring, which flags), whether it is in `source_ranges`, and whether the chosen
+/// backend is the client itself, which is masqueraded whatever the flags say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its number.
+    /// Number of the service port, the same at all of its frontends.
     pub id: ServiceId,
     /// The service.
     pub name: Name,
     /// Bits of [`weir_common::service::flags`].
     pub flags: u32,
     /// Ring of backends for pods and the node itself, empty when there are none.
-    pub internal: Vec<Backend>,
+    pub internal: Arc<Ring>,
     /// Ring of backends for outside clients.
-    pub external: Vec<Backend>,
-    /// Endpoints that live flows may stay with: the above, and terminating ones that still serve.
-    pub members: BTreeSet<Backend>,
+    pub external: Arc<Ring>,
+    /// Endpoints that live flows may stay with: the above, and others that still serve. A UDP flow to
+    /// any other endpoint is decided again at its next packet; TCP and SCTP flows stay.
+    pub members: Arc<BTreeSet<Backend>>,
+    /// Clients that may use this frontend, checked before anything else; empty: everyone.
+    pub source_ranges: Vec<IpNet>,
+    /// Seconds for which new connections of a client address go to the backend of its last one, at
+    /// whichever frontend with this `id`.
+    pub affinity: Option<u32>,
+}
+
+/// A service that tells load balancers whether this node has endpoints for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The service.
+    pub service: Name,
+    /// Ready endpoints on this node. None of them: the answer is 503 rather than 200.
+    pub local_endpoints: usize,
 }
 
 impl Direction {

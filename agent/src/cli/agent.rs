@@ -26,10 +26,9 @@ pub(super) fn run(args: args::Agent) -> Result<u8, Error> {
         },
         program_log: args.log_level >= LogLevel::Debug,
     };
-    daemon::run(options).map(|()| 0).map_err(|error| match error {
+    daemon::run(&options).map(|()| 0).map_err(|error| match error {
         RunError::Input(message) => Error::input(message),
-        RunError::State(error) => Error::kernel(error.to_string()),
-        RunError::Kernel(message) => Error::kernel(message),
+        RunError::Refused(message) => Error::kernel(message),
     })
 }
 

@@ -1,40 +1,49 @@
 //! `weir apply` and `weir delete`.
 
-use std::collections::BTreeSet;
-
 use super::{
     Error, args,
     client::{self, Agent},
+    input,
     output::escape,
-    print, warn,
+    print,
 };
 use crate::{
-    manifest,
+    cluster::Name,
+    manifest::{Key, Kind},
     protocol::{Change, Changed, Request, Response},
 };
 
 /// `weir apply`.
 pub(super) fn apply(args: &args::Apply) -> Result<u8, Error> {
-    let files = read(&args.files.files)?;
-    change(&args.target, Change::Apply(files), args.dry_run)
+    let documents = input::read_for(&args.target, &args.files.files)?;
+    let texts = documents.objects.iter().map(|object| object.text().clone()).collect();
+    change(&args.target, Change::Apply(texts), args.dry_run)
 }
 
 /// `weir delete`.
 pub(super) fn delete(args: &args::Delete) -> Result<u8, Error> {
-    let named = match args.object.as_slice() {
-        [] => None,
-        [both] => Some(both.split_once('/').ok_or_else(|| Error::usage(format!("`{both}` is not KIND/NAME")))?),
-        [kind, name, ..] => Some((kind.as_str(), name.as_str())),
+    let keys = match args.object.as_slice() {
+        [] => {
+            let documents = input::read_for(&args.target, &args.files)?;
+            documents.objects.iter().map(|object| object.key().clone()).collect()
+        }
+        [both] => {
+            let (kind, name) =
+                both.split_once('/').ok_or_else(|| Error::usage(format!("`{both}` is not KIND/NAME")))?;
+            vec![key(kind, &args.namespace, name)?]
+        }
+        [kind, name, ..] => vec![key(kind, &args.namespace, name)?],
     };
-    let change_to_make = match named {
-        None => Change::Delete(read(&args.files)?),
-        Some((kind, name)) => Change::DeleteNamed {
-            kind: kind.to_owned(),
-            namespace: Some(args.namespace.clone()),
-            name: name.to_owned(),
-        },
-    };
-    change(&args.target, change_to_make, args.dry_run)
+    change(&args.target, Change::Delete(keys), args.dry_run)
+}
+
+fn key(kind: &str, namespace: &str, name: &str) -> Result<Key, Error> {
+    let kind = Kind::from_word(kind).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        Error::usage(format!("`{kind}` is none of the kinds that weir knows: {}", known.join(", ")))
+    })?;
+    let namespace = if kind.is_namespaced() { namespace } else { "" };
+    Ok(Key { kind, name: Name { namespace: namespace.to_owned(), name: name.to_owned() } })
 }
 
 /// Makes a change on every agent, or on none.
@@ -94,14 +103,7 @@ fn undo_all(done: &[Answer<'_>], cause: Error) -> Error {
 }
 
 fn report(answers: &[Answer<'_>], note: &str, last: impl Fn(u64) -> String) -> Result<(), Error> {
-    let warnings: BTreeSet<&String> = answers.iter().flat_map(|(_, changed)| &changed.warnings).collect();
-    for warning in warnings {
-        warn(warning);
-    }
     let (_, first) = answers.first().ok_or_else(|| Error::unreachable("no agent answered"))?;
-    for (kind, number) in &first.skipped {
-        warn(&format!("skipped: {number} of {kind}, which does not concern weir"));
-    }
     let agree = answers.iter().all(|(_, changed)| changed.objects == first.objects);
     let mut text = String::new();
     for (agent, changed) in if agree { &answers[..1] } else { answers } {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::Name,
-    daemon,
+    daemon::{self, Leftovers, Places},
     protocol::{Attached, Detach, Request, Response},
 };
 
@@ -81,13 +81,11 @@ fn detach_all(args: &args::Detach) -> Result<u8, Error> {
             Err(error) => return Err(error),
         }
     }
-    let leftovers = daemon::Leftovers::find(
-        args.target.node.as_deref(),
-        args.target.state.as_deref(),
-        args.bpffs.as_deref(),
-        &client::run_directory(),
-    );
-    freed.extend(leftovers.remove().map_err(|error| Error::kernel(error.to_string()))?);
+    let places = Places { bpffs: daemon::default_bpffs(), run: client::run_directory() };
+    let target = &args.target;
+    let leftovers =
+        Leftovers::find(&places, target.node.as_deref(), target.state.as_deref(), args.bpffs.as_deref());
+    freed.extend(leftovers.remove(daemon::remove_pins).map_err(|error| Error::kernel(error.to_string()))?);
     report(&freed)?;
     Ok(0)
 }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use similar::{ChangeTag, TextDiff};
 
 use super::{
-    Error, apply,
-    args::{self},
-    client,
+    Error, args, client, input,
     output::{Style, Table, escape, escape_lines},
     print, warn,
 };
@@ -15,8 +13,10 @@ use crate::protocol::{Change, Difference, ObjectDifference, Request, Response, V
 
 /// `weir diff`.
 pub(super) fn run(args: &args::Diff) -> Result<u8, Error> {
+    let documents = input::read_for(&args.target, &args.files.files)?;
     let agents = client::agents(&args.target)?;
-    let request = Request::Diff { change: Change::Apply(apply::read(&args.files.files)?) };
+    let texts = documents.objects.iter().map(|object| object.text().clone()).collect();
+    let request = Request::Diff { change: Change::Apply(texts) };
     let mut differences = Vec::new();
     for agent in &agents {
         match agent.ask(&request)? {
@@ -32,9 +32,9 @@ pub(super) fn run(args: &args::Diff) -> Result<u8, Error> {
 /// Agents see the same cluster; what several say is said once.
 fn merge(differences: Vec<Difference>) -> Difference {
     let mut merged = Difference::default();
-    let mut warnings = BTreeSet::new();
+    let mut notes = BTreeSet::new();
     for difference in differences {
-        warnings.extend(difference.warnings);
+        notes.extend(difference.note);
         for object in difference.objects {
             if !merged.objects.contains(&object) {
                 merged.objects.push(object);
@@ -46,7 +46,7 @@ fn merge(differences: Vec<Difference>) -> Difference {
             }
         }
     }
-    warnings.iter().for_each(|warning| warn(warning));
+    notes.iter().for_each(|note| warn(note));
     merged
 }
 

@@ -3,14 +3,16 @@
 use std::sync::mpsc;
 
 use super::{
-    Error, apply, args,
+    Error, args,
     client::{self, Agent},
+    input,
     output::{Style, escape, escape_lines},
     print, warn,
 };
 use crate::{
+    cluster::Objects,
     daemon::explain,
-    manifest::Objects,
+    manifest::Diagnostics,
     protocol::{Request, Response},
 };
 
@@ -36,7 +38,12 @@ fn ask(args: &args::Explain) -> Result<(bool, String), Error> {
 }
 
 fn offline(args: &args::Explain) -> Result<(bool, String), Error> {
-    todo!()
+    let found = |found: &Diagnostics| Error::input(found.render(false));
+    let documents = input::read(&args.files).map_err(|wrong| found(&wrong))?;
+    let mut objects = Objects::default();
+    objects.insert_all(documents);
+    let cluster = objects.build().map_err(|wrong| found(&wrong))?;
+    explain::explain(&cluster, &args.source, &args.destination).map_err(Error::usage)
 }
 
 /// `weir observe`.

@@ -11,6 +11,7 @@ mod client;
 mod diff;
 mod explain;
 mod get;
+mod input;
 mod output;
 mod status;
 
@@ -56,7 +57,7 @@ pub fn run() -> ExitCode {
 /// Why a command ends without having done what it was told.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-struct Error {
+pub struct Error {
     /// Exit status.
     status: u8,
     /// For people; may be several lines.
@@ -118,12 +119,20 @@ fn print(text: &str) -> Result<(), Error> {
     output::print(text).map_err(|error| Error { status: 1, message: format!("standard output: {error}") })
 }
 
-/// Writes an error to standard error.
+/// Writes an error to standard error. Diagnostics of manifests say `error:` themselves, after the place.
 fn complain(message: &str) {
     let message = escape_lines(message);
-    // Diagnostics of manifests begin with the place and say `error:` after it.
-    let prefix = if message.contains(": error: ") { String::new() } else { format!("{} ", Style::stderr().red("error:")) };
-    eprintln!("{prefix}{}", message.trim_end());
+    let style = Style::stderr();
+    if !message.contains(": error: ") {
+        eprintln!("{} {}", style.red("error:"), message.trim_end());
+        return;
+    }
+    for line in message.lines() {
+        match line.split_once(": error: ") {
+            Some((place, what)) => eprintln!("{}: {} {what}", style.bold(place), style.red("error:")),
+            None => eprintln!("{line}"),
+        }
+    }
 }
 
 /// Writes something worth knowing to standard error.

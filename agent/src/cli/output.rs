@@ -65,6 +65,11 @@ impl Style {
         Self { colour: terminal && !dumb && !set("NO_COLOR") }
     }
 
+    /// Whether there is any colour.
+    pub fn is_coloured(self) -> bool {
+        self.colour
+    }
+
     /// Something is wrong.
     pub fn red(self, text: impl fmt::Display) -> String {
         self.paint("31", text)
@@ -73,11 +78,6 @@ impl Style {
     /// All is well.
     pub fn green(self, text: impl fmt::Display) -> String {
         self.paint("32", text)
-    }
-
-    /// Something to look at.
-    pub fn yellow(self, text: impl fmt::Display) -> String {
-        self.paint("33", text)
     }
 
     /// A heading.

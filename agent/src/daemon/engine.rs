@@ -120,6 +120,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         Ok(engine)
     }
 
+    /// Forgets everything, after the kernel side has been removed.
+    pub fn remove_state(&self) -> Result<(), StateError> {
+        self.directory.remove()
+    }
+
     /// Reads the watched manifests again and enforces them.
     pub fn reload(&mut self) -> Result<(), Failure> {
         let result = self.reload_files();
@@ -231,6 +236,15 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         };
         self.unchanged(kind, error)
     }
+}
+
+/// Whether there is something to start from: an accepted state, or manifests that are right.
+pub fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
+    if directory.load::<Stored>()?.is_some() {
+        return Ok(());
+    }
+    let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
+    built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
 }
 
 /// What is said of manifests that are refused.

@@ -1,7 +1,33 @@
 //! The agent: it owns the pins, watches manifests, enforces them, and answers on a socket.
-pub mod enforcer;
-pub mod interfaces;
-pub mod netlink;
-pub mod socket;
-pub mod state;
-pub mod watch;
+//!
+//! One thread runs the [`engine`](Engine) and makes every change, one after the other. Tasks beside it watch
+//! manifests and interfaces and talk to clients; none of them can hold it up.
+
+mod accepted;
+mod answer;
+mod attachments;
+mod difference;
+mod enforcer;
+mod engine;
+pub mod explain;
+mod interfaces;
+mod kernel;
+mod leftovers;
+mod listing;
+mod netlink;
+mod overlay;
+mod report;
+mod run;
+mod socket;
+mod state;
+#[cfg(test)]
+mod tests;
+mod verdicts;
+mod watch;
+
+pub use self::{
+    engine::refusal,
+    kernel::{remove_pins, run},
+    leftovers::{Leftovers, Places},
+    run::{AttachMode, Options, RunError, default_bpffs},
+};

@@ -3,9 +3,10 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use rtnetlink::{
     Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
@@ -22,6 +23,9 @@ use super::{
     enforcer::Mac,
     interfaces::{Network, Snapshot},
 };
+
+/// How long a burst of changes is waited for.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// The network of the namespace the agent started in.
 ///
@@ -50,6 +54,9 @@ pub fn watch(runtime: &runtime::Handle, changed: mpsc::Sender<()>) -> io::Result
     runtime.spawn(connection);
     runtime.spawn(async move {
         while messages.next().await.is_some() {
+            // A pod comes with a burst of messages.
+            tokio::time::sleep(QUIET).await;
+            while messages.next().now_or_never().flatten().is_some() {}
             // A full channel already says that something changed.
             if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
                 return;

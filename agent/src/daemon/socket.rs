@@ -22,6 +22,8 @@ pub struct Command {
     pub request: Request,
     /// Where the answer goes. The client may be gone.
     pub answer: oneshot::Sender<Response>,
+    /// Ends once the client has the answer, or is gone.
+    pub delivered: oneshot::Receiver<()>,
 }
 
 /// How much a client may ask of the agent.
@@ -108,8 +110,10 @@ impl Client {
             match protocol::decode(&line) {
                 Ok(Request::Observe) => return self.observe(reader, &mut writer).await,
                 Ok(request) => {
-                    let answer = self.command(request).await;
+                    let (until_sent, delivered) = oneshot::channel();
+                    let answer = self.command(request, delivered).await;
                     self.send(&mut writer, &answer).await?;
+                    drop(until_sent);
                 }
                 Err(error) => {
                     return self.send(&mut writer, &Response::Failed(Failure::new(FailureKind::Usage, error))).await;
@@ -141,10 +145,10 @@ impl Client {
         Ok(None)
     }
 
-    async fn command(&self, request: Request) -> Response {
+    async fn command(&self, request: Request, delivered: oneshot::Receiver<()>) -> Response {
         let (answer, answered) = oneshot::channel();
         let ending = || Response::Failed(Failure::new(FailureKind::NotFound, "the agent is ending"));
-        if self.commands.send(Command { request, answer }).await.is_err() {
+        if self.commands.send(Command { request, answer, delivered }).await.is_err() {
             return ending();
         }
         answered.await.unwrap_or_else(|_| ending())
@@ -196,7 +200,7 @@ mod tests {
         tokio::spawn(server.serve(commands, events.clone()));
         tokio::spawn(async move {
             while let Some(command) = received.recv().await {
-                let _ = command.answer.send(Response::Listing(protocol::Listing::default()));
+                drop(command.answer.send(Response::Listing(protocol::Listing::default())));
             }
         });
         (directory, events)

@@ -142,7 +142,7 @@ impl Directory {
     }
 
     /// Removes everything that an agent left in the directory, and the directory itself when nothing else is in it.
-    pub fn remove(self) -> Result<(), StateError> {
+    pub fn remove(&self) -> Result<(), StateError> {
         for path in [self.file(), self.next(), self.path.join(crate::protocol::SOCKET), self.path.join("lock")] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::Io { path, error }),

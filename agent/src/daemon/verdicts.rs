@@ -16,6 +16,7 @@ use crate::{
 /// The datapaths of a cluster, compiled as they are needed.
 pub struct Verdicts<'a> {
     cluster: &'a Cluster,
+    pods: BTreeMap<IpAddr, &'a Pod>,
     datapaths: RefCell<BTreeMap<String, Rc<Datapath>>>,
 }
 
@@ -47,7 +48,9 @@ impl Ends {
 impl<'a> Verdicts<'a> {
     /// Of `cluster`.
     pub fn new(cluster: &'a Cluster) -> Self {
-        Self { cluster, datapaths: RefCell::default() }
+        let networked = cluster.pods.values().filter(|pod| pod.is_networked());
+        let pods = networked.flat_map(|pod| pod.addresses.iter().map(move |address| (*address, pod))).collect();
+        Self { cluster, pods, datapaths: RefCell::default() }
     }
 
     /// What `node` enforces.
@@ -84,7 +87,7 @@ impl<'a> Verdicts<'a> {
 
     /// The pod that has this address now.
     pub fn pod(&self, address: IpAddr) -> Option<&'a Pod> {
-        self.cluster.pods.values().find(|pod| pod.is_networked() && pod.addresses.contains(&address))
+        self.pods.get(&address).copied()
     }
 }
 

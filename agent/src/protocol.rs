@@ -41,7 +41,9 @@ struct Version {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The other side speaks another version.
-    #[error("the other side speaks version {0} of the control protocol, this one version {VERSION}: use the same release of weir for both")]
+    #[error(
+        "the other side speaks version {0} of the control protocol, this one version {VERSION}: use the same release of weir for both"
+    )]
     Version(u32),
     /// Not what the protocol says.
     #[error("not a line of the control protocol: {0}")]
@@ -446,12 +448,15 @@ mod tests {
 
     #[test]
     fn a_line_comes_back_as_it_was_said() {
-        let line = encode(&Request::Get { kind: Kind::Pods, name: None, namespace: Some("demo".into()) }).unwrap();
+        let line =
+            encode(&Request::Get { kind: Kind::Pods, name: None, namespace: Some("demo".into()) }).unwrap();
 
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         let request: Request = decode(&line).unwrap();
 
-        assert!(matches!(request, Request::Get { kind: Kind::Pods, name: None, namespace: Some(namespace) } if namespace == "demo"));
+        assert!(
+            matches!(request, Request::Get { kind: Kind::Pods, name: None, namespace: Some(namespace) } if namespace == "demo")
+        );
     }
 
     #[test]
@@ -459,7 +464,9 @@ mod tests {
         let newer = format!(r#"{{"version":{},"body":{{"aRequestOfTheFuture":1}}}}"#, VERSION + 1);
         let unknown = format!(r#"{{"version":{VERSION},"body":{{"aRequestOfTheFuture":1}}}}"#);
 
-        assert!(matches!(decode::<Request>(newer.as_bytes()), Err(DecodeError::Version(version)) if version == VERSION + 1));
+        assert!(
+            matches!(decode::<Request>(newer.as_bytes()), Err(DecodeError::Version(version)) if version == VERSION + 1)
+        );
         assert!(matches!(decode::<Request>(unknown.as_bytes()), Err(DecodeError::Syntax(_))));
     }
 }

@@ -52,7 +52,9 @@ fn change(target: &args::Target, change: Change, dry_run: bool) -> Result<u8, Er
     if dry_run || agents.len() > 1 {
         let planned = ask_all(&agents, &Request::Change { change: change.clone(), dry_run: true })?;
         if dry_run {
-            report(&planned, " (dry run)", |revision| format!("nothing was applied (revision {revision} stays active)"))?;
+            report(&planned, " (dry run)", |revision| {
+                format!("nothing was applied (revision {revision} stays active)")
+            })?;
             return Ok(0);
         }
     }
@@ -80,7 +82,9 @@ fn commit_all<'a>(agents: &'a [Agent], request: &Request) -> Result<Vec<Answer<'
     for agent in agents {
         match ask(agent, request) {
             Ok(changed) => done.push((agent, changed)),
-            Err(error) if done.is_empty() => return Err(if agents.len() > 1 { error.on(agent) } else { error }),
+            Err(error) if done.is_empty() => {
+                return Err(if agents.len() > 1 { error.on(agent) } else { error });
+            }
             Err(error) => return Err(undo_all(&done, error.on(agent))),
         }
     }
@@ -95,7 +99,8 @@ fn undo_all(done: &[Answer<'_>], cause: Error) -> Error {
             Ok(back) => message.push_str(&format!("\n{}: back at revision {}", agent.name, back.revision)),
             Err(error) => {
                 undone = false;
-                message.push_str(&format!("\n{}: stays at revision {}: {error}", agent.name, changed.revision));
+                message
+                    .push_str(&format!("\n{}: stays at revision {}: {error}", agent.name, changed.revision));
             }
         }
     }

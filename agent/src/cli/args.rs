@@ -9,11 +9,17 @@ use crate::protocol::Kind;
 
 /// Kubernetes network policy and service load balancing in eBPF, with no API server.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, arg_required_else_help = true, subcommand_required = true, max_term_width = 110)]
+#[command(
+    name = "weir",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 110
+)]
 #[command(after_help = "\
 Exit status: 0 done, 1 a negative answer, 2 usage, 3 wrong manifests, 4 no agent answers, 5 kernel or \
 permission, 6 rolled back.")]
-pub struct Cli {
+pub(super) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -21,7 +27,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Run the agent of a node: enforce manifests and watch them.
     Agent(Agent),
     /// Create or change objects from manifests, all of them or none.
@@ -53,7 +59,7 @@ pub enum Command {
 
 /// Which agents to talk to: by default all that run on this host.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Target {
+pub(super) struct Target {
     /// Only the agent of this node.
     #[arg(long, value_name = "NAME", conflicts_with = "state")]
     pub node: Option<String>,
@@ -70,7 +76,7 @@ Examples:
   weir agent --node node-a --manifests shop.yaml --manifests policies/ --log-level debug
 
 The agent ends on SIGTERM; what it enforces stays in force. `weir detach --all` removes it.")]
-pub struct Agent {
+pub(super) struct Agent {
     /// The Node object that this host is.
     #[arg(long, value_name = "NAME")]
     pub node: String,
@@ -99,7 +105,7 @@ pub struct Agent {
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum AttachMode {
+pub(super) enum AttachMode {
     /// TCX where the kernel has it, else clsact.
     #[default]
     Auto,
@@ -111,7 +117,7 @@ pub enum AttachMode {
 
 /// Least important log lines to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum LogLevel {
+pub(super) enum LogLevel {
     /// What went wrong.
     Error,
     /// What may go wrong.
@@ -127,7 +133,7 @@ pub enum LogLevel {
 
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -137,7 +143,7 @@ pub enum LogFormat {
 
 /// Manifests on the command line.
 #[derive(Clone, Debug, Args)]
-pub struct Files {
+pub(super) struct Files {
     /// Manifest file, directory of manifests, or `-` for standard input. May be repeated.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", required = true)]
     pub files: Vec<PathBuf>,
@@ -150,7 +156,7 @@ Examples:
   weir apply -f deny.yaml
   kubectl get networkpolicy -A -o yaml | weir apply -f -
   weir apply -f policies/ --dry-run")]
-pub struct Apply {
+pub(super) struct Apply {
     /// Manifests.
     #[command(flatten)]
     pub files: Files,
@@ -169,9 +175,15 @@ Examples:
   weir delete -f deny.yaml
   weir delete networkpolicy/deny-all -n demo
   weir delete netpol deny-all -n demo")]
-pub struct Delete {
+pub(super) struct Delete {
     /// Manifests that name the objects: file, directory, or `-`. May be repeated.
-    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with = "object", required_unless_present = "object")]
+    #[arg(
+        short = 'f',
+        long = "file",
+        value_name = "FILE|DIR|-",
+        conflicts_with = "object",
+        required_unless_present = "object"
+    )]
     pub files: Vec<PathBuf>,
     /// The object: `KIND/NAME` or `KIND NAME`.
     #[arg(value_name = "KIND/NAME", num_args = 1..=2)]
@@ -193,7 +205,7 @@ pub struct Delete {
 
 Example:
   weir diff -f deny.yaml")]
-pub struct Diff {
+pub(super) struct Diff {
     /// Manifests.
     #[command(flatten)]
     pub files: Files,
@@ -209,7 +221,7 @@ Examples:
   weir get pods
   weir get services -n demo -o wide
   weir get policy db -n demo -o yaml")]
-pub struct Get {
+pub(super) struct Get {
     /// What to list.
     #[arg(value_enum)]
     pub kind: Kind,
@@ -231,7 +243,7 @@ pub struct Get {
 
 /// Form of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ListOutput {
+pub(super) enum ListOutput {
     /// A table.
     #[default]
     Table,
@@ -248,7 +260,7 @@ pub enum ListOutput {
 /// `weir status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 all is well, 1 something is wrong.")]
-pub struct Status {
+pub(super) struct Status {
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: StatusOutput,
@@ -259,7 +271,7 @@ pub struct Status {
 
 /// Form of `weir status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum StatusOutput {
+pub(super) enum StatusOutput {
     /// For people.
     #[default]
     Text,
@@ -276,7 +288,7 @@ Examples:
   weir explain demo/web-0 demo/db-0:5432
   weir explain 203.0.113.9 demo/web-0:80/TCP
   weir explain -f shop/ demo/web-0 demo/db-0:5432")]
-pub struct Explain {
+pub(super) struct Explain {
     /// Who sends: NS/POD or an address.
     #[arg(value_name = "SRC")]
     pub source: String,
@@ -293,7 +305,7 @@ pub struct Explain {
 
 /// `weir observe`.
 #[derive(Debug, Args)]
-pub struct Observe {
+pub(super) struct Observe {
     /// Agents.
     #[command(flatten)]
     pub target: Target,
@@ -306,7 +318,7 @@ Returns once the pod is enforced. While no manifest knows the pod, everything on
 
 Example:
   weir attach --pod demo/web-0 --interface veth-web-0")]
-pub struct Attach {
+pub(super) struct Attach {
     /// The pod, as NAMESPACE/NAME.
     #[arg(long, value_name = "NS/NAME")]
     pub pod: String,
@@ -330,7 +342,7 @@ pub struct Attach {
 Examples:
   weir detach --pod demo/web-0
   weir detach --all")]
-pub struct Detach {
+pub(super) struct Detach {
     /// The interface of this pod.
     #[arg(long, value_name = "NS/NAME", group = "what")]
     pub pod: Option<String>,
@@ -361,7 +373,12 @@ mod tests {
 
     #[test]
     fn kinds_go_by_their_short_names() {
-        for (short, kind) in [("po", Kind::Pods), ("svc", Kind::Services), ("netpol", Kind::Policies), ("ns", Kind::Namespaces)] {
+        for (short, kind) in [
+            ("po", Kind::Pods),
+            ("svc", Kind::Services),
+            ("netpol", Kind::Policies),
+            ("ns", Kind::Namespaces),
+        ] {
             let cli = Cli::try_parse_from(["weir", "get", short]).unwrap();
             assert!(matches!(cli.command, Command::Get(get) if get.kind == kind));
         }

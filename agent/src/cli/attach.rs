@@ -16,20 +16,25 @@ use crate::{
 pub(super) fn attach(args: &args::Attach) -> Result<u8, Error> {
     let agents = client::agents(&args.target)?;
     let [agent] = agents.as_slice() else {
-        return Err(Error::usage("several agents run on this host; say with --node which one the interface belongs to"));
+        return Err(Error::usage(
+            "several agents run on this host; say with --node which one the interface belongs to",
+        ));
     };
-    let request = Request::Attach {
-        pod: pod(&args.pod)?,
-        interface: args.interface.clone(),
-        mac: args.mac.clone(),
-    };
+    let request =
+        Request::Attach { pod: pod(&args.pod)?, interface: args.interface.clone(), mac: args.mac.clone() };
     match agent.ask(&request)? {
         Response::Attached(Attached { pod, interface, revision: Some(revision) }) => {
-            print(&format!("pod/{} enforced on {} (revision {revision})\n", escape(&pod.to_string()), escape(&interface)))?;
+            print(&format!(
+                "pod/{} enforced on {} (revision {revision})\n",
+                escape(&pod.to_string()),
+                escape(&interface)
+            ))?;
         }
         Response::Attached(Attached { pod, interface, revision: None }) => {
             print(&format!("pod/{} attached to {}\n", escape(&pod.to_string()), escape(&interface)))?;
-            warn(&format!("no manifest knows pod {pod} on this node yet: everything on {interface} is dropped until one does"));
+            warn(&format!(
+                "no manifest knows pod {pod} on this node yet: everything on {interface} is dropped until one does"
+            ));
         }
         other => return Err(Error::unexpected(&other)),
     }

@@ -16,19 +16,19 @@ const ANSWER: Duration = Duration::from_secs(120);
 
 /// An agent of this host.
 #[derive(Clone, Debug)]
-pub struct Agent {
+pub(super) struct Agent {
     /// Name for messages: the last component of the state directory, which is the node's name by default.
     pub name: String,
     socket: PathBuf,
 }
 
 /// The directory with one state directory per agent.
-pub fn run_directory() -> PathBuf {
+pub(super) fn run_directory() -> PathBuf {
     std::env::var_os("WEIR_RUN_DIR").map_or_else(|| PathBuf::from("/run/weir"), PathBuf::from)
 }
 
 /// The agents that `target` names. At least one; every one is there to be asked, though it may not answer.
-pub fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
+pub(super) fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
     if let Some(state) = &target.state {
         return Ok(vec![Agent::in_directory(state)]);
     }
@@ -61,19 +61,21 @@ pub fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
 
 impl Agent {
     fn in_directory(state: &Path) -> Self {
-        let name = state.file_name().map_or_else(|| state.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let name = state
+            .file_name()
+            .map_or_else(|| state.display().to_string(), |name| name.to_string_lossy().into_owned());
         Self { name, socket: state.join(SOCKET) }
     }
 
     /// Asks, and waits for the one answer. A refusal is an error with its exit status.
-    pub fn ask(&self, request: &Request) -> Result<Response, Error> {
+    pub(super) fn ask(&self, request: &Request) -> Result<Response, Error> {
         self.stream(request, Some(ANSWER))?
             .next()
             .unwrap_or_else(|| Err(self.unreachable("it closed the connection without an answer")))
     }
 
     /// Asks, and hands out answers as they come, for ever unless `patience` is given.
-    pub fn stream(&self, request: &Request, patience: Option<Duration>) -> Result<Answers<'_>, Error> {
+    pub(super) fn stream(&self, request: &Request, patience: Option<Duration>) -> Result<Answers<'_>, Error> {
         let line = protocol::encode(request).map_err(|error| Error::usage(error.to_string()))?;
         if line.len() > MAX_LINE {
             return Err(Error::input(format!(
@@ -87,7 +89,10 @@ impl Agent {
         stream.set_write_timeout(Some(ANSWER)).map_err(|error| self.unreachable(error))?;
         // An agent that refuses a request early stops reading it; its answer says why.
         let sent = (&stream).write_all(&line);
-        if let Err(error) = sent.as_ref().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(&()) } else { Err(error) }) {
+        if let Err(error) = sent
+            .as_ref()
+            .or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(&()) } else { Err(error) })
+        {
             return Err(self.unreachable(error));
         }
         Ok(Answers { agent: self, reader: BufReader::new(stream) })
@@ -103,7 +108,7 @@ impl Agent {
 
 /// Answers of an agent.
 #[derive(Debug)]
-pub struct Answers<'a> {
+pub(super) struct Answers<'a> {
     agent: &'a Agent,
     reader: BufReader<UnixStream>,
 }

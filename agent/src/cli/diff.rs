@@ -63,7 +63,11 @@ fn render_object(object: &ObjectDifference, style: Style) -> String {
     let side = |text: &str, label: &str| {
         if text.is_empty() { "/dev/null".to_owned() } else { format!("{name} ({label})") }
     };
-    let mut text = style.bold(format!("--- {}\n+++ {}\n", side(&object.before, "in force"), side(&object.after, "after")));
+    let mut text = style.bold(format!(
+        "--- {}\n+++ {}\n",
+        side(&object.before, "in force"),
+        side(&object.after, "after")
+    ));
     let diff = TextDiff::from_lines(&object.before, &object.after);
     for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
         text.push_str(&format!("{}\n", hunk.header()));
@@ -85,7 +89,13 @@ fn render_verdicts(verdicts: &[VerdictDifference]) -> String {
     let word = |allowed| if allowed { "allowed" } else { "denied" };
     let mut table = Table::new(["SOURCE", "DESTINATION", "PORT", "BEFORE", "AFTER"]);
     for verdict in verdicts {
-        table.row([&verdict.source, &verdict.destination, &verdict.port, word(verdict.before), word(verdict.after)]);
+        table.row([
+            &verdict.source,
+            &verdict.destination,
+            &verdict.port,
+            word(verdict.before),
+            word(verdict.after),
+        ]);
     }
     table.to_string()
 }

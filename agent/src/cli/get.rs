@@ -1,6 +1,6 @@
 //! `weir get`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,9 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
     if listing.rows.is_empty() {
         return match &args.name {
             Some(name) => Err(Error { status: 1, message: format!("`{name}` is not there") }),
-            None if matches!(args.output, ListOutput::Json | ListOutput::Yaml) => render(&listing, args.output),
+            None if matches!(args.output, ListOutput::Json | ListOutput::Yaml) => {
+                render(&listing, args.output)
+            }
             None => {
                 super::warn("no objects found");
                 Ok(0)
@@ -67,7 +69,12 @@ fn list(listing: &Listing) -> Value {
 fn table(listing: &Listing, wide: bool) -> Table {
     let namespaced = listing.rows.iter().any(|row| row.namespace.is_some());
     let shown: Vec<bool> = listing.columns.iter().map(|column| wide || !column.wide).collect();
-    let headers = listing.columns.iter().zip(&shown).filter(|(_, shown)| **shown).map(|(column, _)| column.header.as_str());
+    let headers = listing
+        .columns
+        .iter()
+        .zip(&shown)
+        .filter(|(_, shown)| **shown)
+        .map(|(column, _)| column.header.as_str());
     let mut table = Table::new(namespaced.then_some("NAMESPACE").into_iter().chain(["NAME"]).chain(headers));
     for row in &listing.rows {
         let cells = row.cells.iter().zip(&shown).filter(|(_, shown)| **shown).map(|(cell, _)| cell.as_str());
@@ -82,31 +89,37 @@ fn table(listing: &Listing, wide: bool) -> Table {
 fn merge(listings: Vec<(String, Listing)>) -> Listing {
     let agents = listings.len();
     let mut columns: Vec<Column> = Vec::new();
-    let mut merged: BTreeMap<(Option<String>, String), Vec<(BTreeSet<String>, Row)>> = BTreeMap::new();
+    let mut merged = BTreeMap::<(Option<String>, String), Vec<Seen>>::new();
     for (agent, listing) in listings {
         columns = listing.columns;
         for row in listing.rows {
             let same = merged.entry((row.namespace.clone(), row.name.clone())).or_default();
-            match same.iter_mut().find(|(_, other)| agree(other, &row)) {
-                Some((agents, other)) => {
-                    agents.insert(agent.clone());
-                    unite(other, row);
+            match same.iter_mut().find(|seen| agree(&seen.row, &row)) {
+                Some(seen) => {
+                    seen.agents.push(agent.clone());
+                    unite(&mut seen.row, row);
                 }
-                None => same.push((BTreeSet::from([agent.clone()]), row)),
+                None => same.push(Seen { agents: vec![agent.clone()], row }),
             }
         }
     }
     let rows = merged.into_values().flatten();
     if agents < 2 || columns.iter().any(|column| column.header == "NODE") {
-        return Listing { columns, rows: rows.map(|(_, row)| row).collect() };
+        return Listing { columns, rows: rows.map(|seen| seen.row).collect() };
     }
     columns.insert(0, Column { header: "NODE".to_owned(), wide: false });
-    let rows = rows.map(|(names, mut row)| {
+    let rows = rows.map(|Seen { agents: names, mut row }| {
         let everywhere = names.len() == agents;
-        row.cells.insert(0, if everywhere { "*".to_owned() } else { Vec::from_iter(names).join(",") });
+        row.cells.insert(0, if everywhere { "*".to_owned() } else { names.join(",") });
         row
     });
     Listing { columns, rows: rows.collect() }
+}
+
+/// A row, and the agents that list it.
+struct Seen {
+    agents: Vec<String>,
+    row: Row,
 }
 
 fn agree(a: &Row, b: &Row) -> bool {

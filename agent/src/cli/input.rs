@@ -43,10 +43,11 @@ pub(super) fn read_for(target: &Target, paths: &[PathBuf]) -> Result<Documents, 
             Ok(documents)
         }
         Err(found) => {
-            let revision = client::agents(target).ok().and_then(|agents| match agents.first()?.ask(&Request::Status) {
-                Ok(Response::Status(status)) => Some(status.revision),
-                _ => None,
-            });
+            let revision =
+                client::agents(target).ok().and_then(|agents| match agents.first()?.ask(&Request::Status) {
+                    Ok(Response::Status(status)) => Some(status.revision),
+                    _ => None,
+                });
             Err(Error::input(daemon::refusal(&found, revision.unwrap_or_default())))
         }
     }

@@ -9,12 +9,12 @@ use std::{
 /// `text` with every character made visible that could steer a terminal or reorder what it shows: control
 /// characters, bidirectional and other invisible format characters. Names in manifests and packets come from
 /// others; a terminal must not obey them.
-pub fn escape(text: &str) -> Cow<'_, str> {
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
     escape_unless(text, |_| false)
 }
 
 /// [`escape`], but lines stay lines.
-pub fn escape_lines(text: &str) -> Cow<'_, str> {
+pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_unless(text, |c| c == '\n')
 }
 
@@ -44,18 +44,18 @@ fn is_invisible(c: char) -> bool {
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
+pub(super) struct Style {
     colour: bool,
 }
 
 impl Style {
     /// For standard output: colour on a terminal, unless `NO_COLOR` is set or the terminal is a dumb one.
-    pub fn stdout() -> Self {
+    pub(super) fn stdout() -> Self {
         Self::of(io::stdout().is_terminal())
     }
 
     /// The same for standard error.
-    pub fn stderr() -> Self {
+    pub(super) fn stderr() -> Self {
         Self::of(io::stderr().is_terminal())
     }
 
@@ -66,22 +66,22 @@ impl Style {
     }
 
     /// Whether there is any colour.
-    pub fn is_coloured(self) -> bool {
+    pub(super) fn is_coloured(self) -> bool {
         self.colour
     }
 
     /// Something is wrong.
-    pub fn red(self, text: impl fmt::Display) -> String {
+    pub(super) fn red(self, text: impl fmt::Display) -> String {
         self.paint("31", text)
     }
 
     /// All is well.
-    pub fn green(self, text: impl fmt::Display) -> String {
+    pub(super) fn green(self, text: impl fmt::Display) -> String {
         self.paint("32", text)
     }
 
     /// A heading.
-    pub fn bold(self, text: impl fmt::Display) -> String {
+    pub(super) fn bold(self, text: impl fmt::Display) -> String {
         self.paint("1", text)
     }
 
@@ -92,20 +92,20 @@ impl Style {
 
 /// Columns side by side, without lines around them. Cells are escaped.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// With these headers.
-    pub fn new<S: AsRef<str>>(headers: impl IntoIterator<Item = S>) -> Self {
+    pub(super) fn new<S: AsRef<str>>(headers: impl IntoIterator<Item = S>) -> Self {
         let mut table = Self::default();
         table.row(headers);
         table
     }
 
     /// One more row. An empty cell is shown as `-`.
-    pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+    pub(super) fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let cell = |cell: S| match cell.as_ref() {
             "" => "-".to_owned(),
             text => escape(text).into_owned(),
@@ -114,7 +114,7 @@ impl Table {
     }
 
     /// Whether there is nothing under the headers.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
 }
@@ -138,7 +138,7 @@ impl fmt::Display for Table {
 }
 
 /// Writes `text` to standard output at once. A reader that went away (`| head`) is not an error.
-pub fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -148,7 +148,7 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// A number of bytes, packets or elements in groups of three digits: `1 234 567` would be two cells to `awk`,
 /// so the groups are joined by `_`, as in Rust.
-pub fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -161,7 +161,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A number of seconds for people: `3d4h`, `2m5s`.
-pub fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
@@ -171,7 +171,7 @@ pub fn duration(seconds: u64) -> String {
 }
 
 /// `1 pod`, `2 pods`.
-pub fn count(number: usize, noun: &str) -> String {
+pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 

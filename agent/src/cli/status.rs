@@ -26,7 +26,10 @@ pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
     }
     let text = match args.output {
         StatusOutput::Json => {
-            format!("{:#}\n", json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "StatusList", "items": statuses }))
+            format!(
+                "{:#}\n",
+                json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "StatusList", "items": statuses })
+            )
         }
         StatusOutput::Text => {
             statuses.iter().map(|status| render(status, Style::stdout())).collect::<Vec<_>>().join("\n")
@@ -49,7 +52,10 @@ fn status(agent: &Agent) -> Result<Status, Error> {
 
 fn render(status: &Status, style: Style) -> String {
     let mut text = String::new();
-    let since = status.enforced_for.map_or_else(|| "nothing is enforced".to_owned(), |seconds| format!("enforced for {}", duration(seconds)));
+    let since = status.enforced_for.map_or_else(
+        || "nothing is enforced".to_owned(),
+        |seconds| format!("enforced for {}", duration(seconds)),
+    );
     let sign = if status.problems.is_empty() { style.green("ok") } else { style.red("not ok") };
     let _ = writeln!(
         text,
@@ -85,7 +91,8 @@ fn render(status: &Status, style: Style) -> String {
         let _ = writeln!(text, "  skipped: {}", kinds.join(", "));
     }
     if status.refused > 0 {
-        let _ = writeln!(text, "  {} refused since the agent started", count(status.refused as usize, "change"));
+        let _ =
+            writeln!(text, "  {} refused since the agent started", count(status.refused as usize, "change"));
     }
     for table in [forwarded(status), drops(status), maps(status), programs(status)] {
         if !table.is_empty() {

@@ -16,7 +16,7 @@ use crate::{
 
 /// The accepted state in memory.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Accepted {
+pub(super) struct Accepted {
     /// Number of the objects in force; 0: there are none yet.
     pub revision: u64,
     /// Objects of the watched manifests.
@@ -35,14 +35,14 @@ pub struct Accepted {
 
 /// A time that a restart of the agent does not change and a restart of the machine ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Since {
+pub(super) struct Since {
     boot: String,
     seconds: u64,
 }
 
 /// The accepted state on disk: objects as they were written, so that messages still name their places.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Stored {
+pub(super) struct Stored {
     revision: u64,
     files: Vec<Text>,
     skipped: BTreeMap<String, usize>,
@@ -61,7 +61,7 @@ struct StoredEntry {
 
 impl Accepted {
     /// For the disk.
-    pub fn to_stored(&self) -> Stored {
+    pub(super) fn to_stored(&self) -> Stored {
         let entry = |(key, entry): (&Key, &Entry)| StoredEntry {
             key: key.clone(),
             object: entry.object.as_ref().map(|object| object.text().clone()),
@@ -79,7 +79,7 @@ impl Accepted {
     }
 
     /// From the disk. The text says what another release of weir refuses of it.
-    pub fn restore(stored: Stored) -> Result<Self, String> {
+    pub(super) fn restore(stored: Stored) -> Result<Self, String> {
         let overlay = stored.overlay.into_iter().map(|entry| {
             let object = entry.object.as_ref().map(kept).transpose()?;
             Ok((entry.key, Entry { object, base: entry.base }))
@@ -98,25 +98,29 @@ impl Accepted {
 
 impl Since {
     /// From now on.
-    pub fn now() -> Option<Self> {
+    pub(super) fn now() -> Option<Self> {
         Some(Self { boot: boot()?, seconds: uptime()? })
     }
 
     /// Seconds since then.
-    pub fn elapsed(&self) -> Option<u64> {
+    pub(super) fn elapsed(&self) -> Option<u64> {
         uptime().map(|now| now.saturating_sub(self.seconds))
     }
 }
 
 /// The objects of what was read.
-pub fn objects(documents: Documents) -> Objects {
+pub(super) fn objects(documents: Documents) -> Objects {
     let mut objects = Objects::default();
     objects.insert_all(documents);
     objects
 }
 
 fn kept(text: &Text) -> Result<Object, String> {
-    all_kept(std::slice::from_ref(text))?.objects.into_iter().next().ok_or_else(|| format!("{}: there is no object", text.source))
+    all_kept(std::slice::from_ref(text))?
+        .objects
+        .into_iter()
+        .next()
+        .ok_or_else(|| format!("{}: there is no object", text.source))
 }
 
 fn all_kept(texts: &[Text]) -> Result<Documents, String> {

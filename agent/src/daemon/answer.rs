@@ -1,23 +1,20 @@
 //! What each request of a client comes to.
 
 use super::{
-    accepted::Accepted,
-    difference, explain,
-    enforcer::Enforcer,
-    engine::Engine,
-    interfaces::Network,
-    listing,
-    overlay::find,
+    accepted::Accepted, difference, enforcer::Enforcer, engine::Engine, explain, interfaces::Network,
+    listing, overlay::find,
 };
 use crate::{
     cluster::Objects,
     manifest::{Key, Kind, Reader},
-    protocol::{Change, Changed, ChangedObject, Difference, Failure, FailureKind, Outcome, Request, Response},
+    protocol::{
+        Change, Changed, ChangedObject, Difference, Failure, FailureKind, Outcome, Request, Response,
+    },
 };
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Does what a client asks for.
-    pub fn answer(&mut self, request: Request) -> Response {
+    pub(super) fn answer(&mut self, request: Request) -> Response {
         self.grant(request).unwrap_or_else(Response::Failed)
     }
 
@@ -27,10 +24,16 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             Request::Undo { revision } => Response::Changed(self.undo(revision)?),
             Request::Diff { change } => Response::Difference(self.difference(&change)?),
             Request::Get { kind, name, namespace } => {
-                let mut listing = self.active.as_ref().map(|active| listing::list(active, &self.settings.node, kind)).unwrap_or_default();
+                let mut listing = self
+                    .active
+                    .as_ref()
+                    .map(|active| listing::list(active, &self.settings.node, kind))
+                    .unwrap_or_default();
                 listing.rows.retain(|row| {
                     name.as_ref().is_none_or(|name| row.name == *name)
-                        && namespace.as_ref().is_none_or(|namespace| row.namespace.as_ref().is_none_or(|own| own == namespace))
+                        && namespace
+                            .as_ref()
+                            .is_none_or(|namespace| row.namespace.as_ref().is_none_or(|own| own == namespace))
                 });
                 Response::Listing(listing)
             }
@@ -41,7 +44,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             Request::Detach(what) => Response::Detached(self.detach(&what)?),
             Request::Explain { source, destination } => {
                 let cluster = self.active.as_ref().map(|active| &active.cluster);
-                let cluster = cluster.ok_or_else(|| Failure::new(FailureKind::NotFound, "nothing is enforced yet"))?;
+                let cluster =
+                    cluster.ok_or_else(|| Failure::new(FailureKind::NotFound, "nothing is enforced yet"))?;
                 let (allowed, text) = explain::explain(cluster, &source, &destination)
                     .map_err(|why| Failure::new(FailureKind::Usage, why))?;
                 Response::Explained { allowed, text }
@@ -73,7 +77,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     fn undo(&mut self, revision: u64) -> Result<Changed, Failure> {
         let previous = self.previous.take().filter(|_| self.accepted.revision == revision);
         let previous = previous.ok_or_else(|| {
-            Failure::new(FailureKind::NotFound, format!("revision {revision} is not the last change of a client"))
+            Failure::new(
+                FailureKind::NotFound,
+                format!("revision {revision} is not the last change of a client"),
+            )
         })?;
         let accepted = Accepted { overlay: previous.overlay, ..self.accepted.clone() };
         let candidate = self.plan(accepted)?;
@@ -86,7 +93,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let candidate = self.plan(accepted)?;
         let nothing = super::engine::Active::default();
         let active = self.active.as_ref().unwrap_or(&nothing);
-        Ok(difference::difference((&active.objects, &active.cluster), (&candidate.objects, &candidate.cluster)))
+        Ok(difference::difference(
+            (&active.objects, &active.cluster),
+            (&candidate.objects, &candidate.cluster),
+        ))
     }
 
     /// The accepted state after `change`, and what becomes of the objects that it names.
@@ -118,9 +128,13 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     }
                     // With a namespace goes all that is in it.
                     let inside = |other: &&Key| {
-                        key.kind == Kind::Namespace && other.kind.is_namespaced() && other.name.namespace == key.name.name
+                        key.kind == Kind::Namespace
+                            && other.kind.is_namespaced()
+                            && other.name.namespace == key.name.name
                     };
-                    for key in [key].into_iter().chain(in_force.iter().map(|object| object.key()).filter(inside)) {
+                    for key in
+                        [key].into_iter().chain(in_force.iter().map(|object| object.key()).filter(inside))
+                    {
                         accepted.overlay.remove(&accepted.files, key);
                         outcomes.push(ChangedObject { object: qualified(key), outcome: Outcome::Deleted });
                     }
@@ -132,8 +146,13 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 }
 
 /// An object's name as kubectl writes it, with its namespace: `networkpolicy.networking.k8s.io/demo/db`.
-pub fn qualified(key: &Key) -> String {
+pub(super) fn qualified(key: &Key) -> String {
     let kind = key.kind.name().to_lowercase();
-    let group = key.kind.api_version().rsplit_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
-    if key.kind.is_namespaced() { format!("{kind}{group}/{}", key.name) } else { format!("{kind}{group}/{}", key.name.name) }
+    let group =
+        key.kind.api_version().rsplit_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
+    if key.kind.is_namespaced() {
+        format!("{kind}{group}/{}", key.name)
+    } else {
+        format!("{kind}{group}/{}", key.name.name)
+    }
 }

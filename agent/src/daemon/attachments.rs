@@ -20,7 +20,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     ///
     /// An interface stays attached when its pod goes: it is closed then, and open only to a pod that a manifest
     /// knows. `weir detach` frees it.
-    pub(super) fn attach_interfaces(&mut self, accepted: &mut Accepted, cluster: &Cluster) -> Result<Resolution, Failure> {
+    pub(super) fn attach_interfaces(
+        &mut self,
+        accepted: &mut Accepted,
+        cluster: &Cluster,
+    ) -> Result<Resolution, Failure> {
         let snapshot = self.snapshot()?;
         let present: BTreeSet<u32> = snapshot.links.values().copied().collect();
         accepted.attachments.retain(|pod, attachment| {
@@ -57,19 +61,27 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     /// `weir attach`.
-    pub(super) fn attach(&mut self, pod: &Name, interface: &str, mac: Option<&str>) -> Result<Attached, Failure> {
-        let mac = mac.map(str::parse::<Mac>).transpose().map_err(|why| Failure::new(FailureKind::Usage, why))?;
+    pub(super) fn attach(
+        &mut self,
+        pod: &Name,
+        interface: &str,
+        mac: Option<&str>,
+    ) -> Result<Attached, Failure> {
+        let mac =
+            mac.map(str::parse::<Mac>).transpose().map_err(|why| Failure::new(FailureKind::Usage, why))?;
         let snapshot = self.snapshot()?;
         let Some(&ifindex) = snapshot.links.get(interface) else {
             return Err(Failure::new(FailureKind::NotFound, format!("there is no interface {interface}")));
         };
-        let taken = self.accepted.attachments.iter().find(|(other, taken)| taken.ifindex == ifindex && *other != pod);
+        let taken =
+            self.accepted.attachments.iter().find(|(other, taken)| taken.ifindex == ifindex && *other != pod);
         if let Some((other, _)) = taken {
             let why = format!("interface {interface} is attached for pod {other}; detach it first");
             return Err(Failure::new(FailureKind::Usage, why));
         }
-        self.attach_once(interface, &snapshot)
-            .map_err(|error| self.unchanged(FailureKind::Kernel, format!("interface {interface}: {error}")))?;
+        self.attach_once(interface, &snapshot).map_err(|error| {
+            self.unchanged(FailureKind::Kernel, format!("interface {interface}: {error}"))
+        })?;
 
         let mut accepted = self.accepted.clone();
         let attachment = Attachment { interface: interface.to_owned(), ifindex, mac, bring_up: true };
@@ -80,7 +92,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let resolution = self.active.as_ref().map(|active| &active.resolution);
         let enforced = resolution.is_some_and(|resolution| resolution.pods.contains_key(pod));
         if let Some(why) = resolution.and_then(|resolution| resolution.waiting.get(pod)) {
-            return Err(Failure::new(FailureKind::Kernel, format!("pod {pod} cannot be enforced: {why}; {interface} is closed")));
+            return Err(Failure::new(
+                FailureKind::Kernel,
+                format!("pod {pod} cannot be enforced: {why}; {interface} is closed"),
+            ));
         }
         Ok(Attached {
             pod: pod.clone(),
@@ -133,16 +148,24 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             }
             match self.network.bring_up(attachment.ifindex) {
                 Ok(()) => attachment.bring_up = false,
-                Err(error) => warn!(%pod, interface = attachment.interface, %error, "cannot bring the interface up"),
+                Err(error) => {
+                    warn!(%pod, interface = attachment.interface, %error, "cannot bring the interface up")
+                }
             }
         }
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Failure> {
-        self.network.snapshot().map_err(|error| self.unchanged(FailureKind::Kernel, format!("cannot list interfaces: {error}")))
+        self.network
+            .snapshot()
+            .map_err(|error| self.unchanged(FailureKind::Kernel, format!("cannot list interfaces: {error}")))
     }
 
-    fn attach_once(&mut self, interface: &str, snapshot: &Snapshot) -> Result<(), super::enforcer::EnforceError> {
+    fn attach_once(
+        &mut self,
+        interface: &str,
+        snapshot: &Snapshot,
+    ) -> Result<(), super::enforcer::EnforceError> {
         match self.enforcer.attached().get(interface) {
             Some(index) if snapshot.links.get(interface) == Some(index) => Ok(()),
             _ => self.enforcer.attach_pod(interface),

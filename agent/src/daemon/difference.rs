@@ -16,7 +16,7 @@ use crate::{
 const MOST_CONNECTIONS: usize = 2_000_000;
 
 /// What leads from one set of objects to the other.
-pub fn difference(before: (&Objects, &Cluster), after: (&Objects, &Cluster)) -> Difference {
+pub(super) fn difference(before: (&Objects, &Cluster), after: (&Objects, &Cluster)) -> Difference {
     let objects = objects(before.0, after.0);
     if objects.is_empty() {
         return Difference::default();
@@ -37,7 +37,9 @@ fn objects(before: &Objects, after: &Objects) -> Vec<ObjectDifference> {
         {
             return None;
         }
-        let yaml = |object: Option<&crate::manifest::Object>| object.map(|object| object.text().to_yaml()).unwrap_or_default();
+        let yaml = |object: Option<&crate::manifest::Object>| {
+            object.map(|object| object.text().to_yaml()).unwrap_or_default()
+        };
         Some(ObjectDifference { object: qualified(key), before: yaml(old), after: yaml(new) })
     });
     changed.collect()
@@ -49,17 +51,22 @@ fn verdicts(before: &Cluster, after: &Cluster) -> Result<Vec<VerdictDifference>,
     let pods: BTreeMap<&Name, &Pod> = after.pods.values().filter(stays).map(|pod| (&pod.name, pod)).collect();
     let connections = pods.len() * pods.values().map(|pod| pod.ports.len()).sum::<usize>();
     if connections > MOST_CONNECTIONS {
-        return Err(format!("{connections} connections between pods: too many to compare their verdicts here"));
+        return Err(format!(
+            "{connections} connections between pods: too many to compare their verdicts here"
+        ));
     }
     let (old, new) = (Verdicts::new(before), Verdicts::new(after));
     let mut changed = Vec::new();
     for source in pods.keys() {
         for (destination, pod) in &pods {
             for port in &pod.ports {
-                let allowed = |verdicts: &Verdicts<'_>, cluster: &Cluster| -> Result<Option<bool>, CompileError> {
-                    let pair = (&cluster.pods[*source], &cluster.pods[*destination]);
-                    connection(pair, port).map(|connection| Ok(verdicts.ends(&connection)?.allowed())).transpose()
-                };
+                let allowed =
+                    |verdicts: &Verdicts<'_>, cluster: &Cluster| -> Result<Option<bool>, CompileError> {
+                        let pair = (&cluster.pods[*source], &cluster.pods[*destination]);
+                        connection(pair, port)
+                            .map(|connection| Ok(verdicts.ends(&connection)?.allowed()))
+                            .transpose()
+                    };
                 let before = allowed(&old, before).map_err(|error| error.to_string())?;
                 let after = allowed(&new, after).map_err(|error| error.to_string())?;
                 if let (Some(before), Some(after)) = (before, after)

@@ -10,8 +10,10 @@ use crate::{
 };
 
 /// A MAC address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Mac(pub [u8; 6]);
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub(super) struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +30,10 @@ impl std::str::FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(complaint)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && !part.starts_with('+'))
+                .ok_or_else(complaint)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| complaint())?;
         }
         // A group address is no station's own.
@@ -41,7 +46,7 @@ impl std::str::FromStr for Mac {
 
 /// Where a pod of this node hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub(super) struct Interface {
     /// Host-side interface.
     pub ifindex: u32,
     /// MAC address of the pod's own end.
@@ -64,7 +69,7 @@ pub enum EnforceError {
 
 /// Packets so far.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub(super) struct Counters {
     /// Packets that went on, by hook.
     pub forwarded: Vec<(Hook, Counter)>,
     /// Packets that were dropped; those that are not zero.
@@ -72,13 +77,17 @@ pub struct Counters {
 }
 
 /// The kernel side of one node.
-pub trait Enforcer {
+pub(super) trait Enforcer {
     /// Whether `datapath` fits into the maps.
     fn check(&self, datapath: &Datapath) -> Result<(), EnforceError>;
 
     /// Brings the kernel to `datapath`, as a whole or not at all. Endpoints are those whose address is in
     /// `interfaces`; all others of this node stay closed.
-    fn commit(&mut self, datapath: &Datapath, interfaces: &BTreeMap<IpAddr, Interface>) -> Result<(), EnforceError>;
+    fn commit(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<(), EnforceError>;
 
     /// Hangs the programs on a pod's interface. Until a commit names the pod, everything on it is dropped.
     fn attach_pod(&mut self, interface: &str) -> Result<(), EnforceError>;
@@ -112,7 +121,16 @@ mod tests {
     #[test]
     fn mac_addresses_are_read_strictly() {
         assert_eq!("02:00:5e:10:00:ff".parse::<Mac>().unwrap().to_string(), "02:00:5e:10:00:ff");
-        for wrong in ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:00", "2:0:5e:10:0:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00", "zz:00:00:00:00:00", "+2:00:5e:10:00:ff"] {
+        for wrong in [
+            "",
+            "02:00:5e:10:00",
+            "02:00:5e:10:00:ff:00",
+            "2:0:5e:10:0:ff",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "zz:00:00:00:00:00",
+            "+2:00:5e:10:00:ff",
+        ] {
             assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
     }

@@ -23,7 +23,7 @@ use crate::{
 
 /// What an agent is told when it starts.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(super) struct Settings {
     /// The node it is the agent of.
     pub node: String,
     /// Watched files and directories.
@@ -47,7 +47,7 @@ pub enum StartError {
 }
 
 /// The agent of a node.
-pub struct Engine<E, N> {
+pub(super) struct Engine<E, N> {
     pub(super) settings: Settings,
     pub(super) directory: Directory,
     pub(super) enforcer: E,
@@ -85,7 +85,12 @@ pub(super) struct Candidate {
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Enforces the watched manifests, or, when they are wrong, what was accepted before.
-    pub fn start(settings: Settings, directory: Directory, enforcer: E, network: N) -> Result<Self, StartError> {
+    pub(super) fn start(
+        settings: Settings,
+        directory: Directory,
+        enforcer: E,
+        network: N,
+    ) -> Result<Self, StartError> {
         let stored: Option<Stored> = directory.load()?;
         let restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
         let known = restored.is_some();
@@ -113,7 +118,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             Err(_) => {
                 info!(revision = engine.accepted.revision, "enforcing the state that was accepted before");
                 let accepted = engine.accepted.clone();
-                let candidate = engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
+                let candidate =
+                    engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
                 engine.enforce(candidate).map_err(|failure| StartError::Enforce(failure.message))?;
             }
         }
@@ -121,17 +127,21 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     /// Forgets everything, after the kernel side has been removed.
-    pub fn remove_state(&self) -> Result<(), StateError> {
+    pub(super) fn remove_state(&self) -> Result<(), StateError> {
         self.directory.remove()
     }
 
     /// Reads the watched manifests again and enforces them.
-    pub fn reload(&mut self) -> Result<(), Failure> {
+    pub(super) fn reload(&mut self) -> Result<(), Failure> {
         let result = self.reload_files();
         self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
         if let Err(failure) = &result {
             self.refused += 1;
-            error!("the manifests are refused; revision {} stays active\n{}", self.accepted.revision, failure.message.trim_end());
+            error!(
+                "the manifests are refused; revision {} stays active\n{}",
+                self.accepted.revision,
+                failure.message.trim_end()
+            );
         }
         result
     }
@@ -150,7 +160,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     /// Looks for interfaces again, and enforces the pods on those that have come.
-    pub fn refresh(&mut self) -> Result<(), Failure> {
+    pub(super) fn refresh(&mut self) -> Result<(), Failure> {
         self.enforce_again(self.accepted.clone())
     }
 
@@ -196,10 +206,14 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         accepted.since = accepted.since.or_else(Since::now);
 
         // What can fail for want of space fails before the kernel is touched.
-        let pending =
-            self.directory.prepare(&accepted.to_stored()).map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
+        let pending = self
+            .directory
+            .prepare(&accepted.to_stored())
+            .map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
         if changed || moved {
-            self.enforcer.commit(&datapath, &resolution.interfaces).map_err(|error| self.refused_by_kernel(error))?;
+            self.enforcer
+                .commit(&datapath, &resolution.interfaces)
+                .map_err(|error| self.refused_by_kernel(error))?;
         }
         self.state_error = pending.publish().err().map(|error| error.to_string());
         if let Some(error) = &self.state_error {
@@ -207,7 +221,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         }
         self.numbers = numbers;
         self.numbers.retain(&datapath);
-        info!(revision = accepted.revision, pods = resolution.pods.len(), waiting = resolution.waiting.len(), "enforced");
+        info!(
+            revision = accepted.revision,
+            pods = resolution.pods.len(),
+            waiting = resolution.waiting.len(),
+            "enforced"
+        );
         self.accepted = accepted;
         self.active = Some(Active { objects, cluster, datapath, resolution });
         self.bring_up_enforced();
@@ -216,7 +235,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Whether `accepted` is what was in force when the agent ended: a restart makes no new revision.
     fn is_restored(&self, accepted: &Accepted) -> bool {
-        accepted.revision > 0 && accepted.files == self.accepted.files && accepted.overlay == self.accepted.overlay
+        accepted.revision > 0
+            && accepted.files == self.accepted.files
+            && accepted.overlay == self.accepted.overlay
     }
 
     /// The failure of a change that stopped before the kernel.
@@ -239,7 +260,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 }
 
 /// Whether there is something to start from: an accepted state, or manifests that are right.
-pub fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
+pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
     if directory.load::<Stored>()?.is_some() {
         return Ok(());
     }

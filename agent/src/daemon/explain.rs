@@ -44,11 +44,16 @@ impl Question<'_> {
         };
         let datapath = self.verdicts.datapath(&node).map_err(|error| error.to_string())?;
         match datapath.judge(origin, &self.connection) {
-            Judgement::InvalidSource => Ok((false, format!("  node {node} drops it: the source is not the sender's own address\n"))),
-            Judgement::Dropped => Ok((false, format!("  node {node} drops it: the service has nothing for this client\n"))),
-            Judgement::Rejected => {
-                Ok((false, format!("  node {node} rejects it: the service has no endpoint, or not this port\n")))
+            Judgement::InvalidSource => {
+                Ok((false, format!("  node {node} drops it: the source is not the sender's own address\n")))
             }
+            Judgement::Dropped => {
+                Ok((false, format!("  node {node} drops it: the service has nothing for this client\n")))
+            }
+            Judgement::Rejected => Ok((
+                false,
+                format!("  node {node} rejects it: the service has no endpoint, or not this port\n"),
+            )),
             Judgement::Direct(_) => {
                 let ends = self.ends(&self.connection)?;
                 Ok((ends.allowed(), self.describe(&self.connection, &ends, "  ")))
@@ -62,7 +67,8 @@ impl Question<'_> {
                     let ends = self.ends(&connection)?;
                     all &= ends.allowed();
                     let verdict = if ends.allowed() { "allowed" } else { "denied" };
-                    let _ = writeln!(text, "  backend {}:{} {verdict}", self.name(backend.address), backend.port);
+                    let _ =
+                        writeln!(text, "  backend {}:{} {verdict}", self.name(backend.address), backend.port);
                     text.push_str(&self.describe(&connection, &ends, "    "));
                 }
                 Ok((all, text))
@@ -90,7 +96,8 @@ impl Question<'_> {
         for (direction, address, end) in
             [("egress ", connection.source, &ends.egress), ("ingress", connection.destination, &ends.ingress)]
         {
-            let said = end.as_ref().map_or_else(|| "not a pod of this cluster: not judged".to_owned(), reason);
+            let said =
+                end.as_ref().map_or_else(|| "not a pod of this cluster: not judged".to_owned(), reason);
             let _ = writeln!(text, "{indent}{direction}  {}  {said}", self.name(address));
         }
         text
@@ -172,6 +179,8 @@ fn addresses(cluster: &Cluster, text: &str) -> Result<Vec<IpAddr>, String> {
     match found {
         Some(addresses) if addresses.is_empty() => Err(format!("{text} has no address")),
         Some(addresses) => Ok(addresses),
-        None => Err(format!("`{text}` is no pod or service (NAMESPACE/NAME), node or address of this cluster")),
+        None => {
+            Err(format!("`{text}` is no pod or service (NAMESPACE/NAME), node or address of this cluster"))
+        }
     }
 }

@@ -16,7 +16,7 @@ const NODE_UPLINK: &str = "weir.dev/uplink";
 
 /// Interfaces and routes of this host at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     /// Interface numbers by name.
     pub links: BTreeMap<String, u32>,
     /// Interfaces that a /32 or /128 unicast route leads to, by the route's address.
@@ -26,7 +26,7 @@ pub struct Snapshot {
 }
 
 /// This host's network, as far as the agent has to do with it.
-pub trait Network {
+pub(super) trait Network {
     /// What is there now.
     fn snapshot(&mut self) -> io::Result<Snapshot>;
 
@@ -39,7 +39,7 @@ pub trait Network {
 
 /// An interface that `weir attach` named for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Attachment {
+pub(super) struct Attachment {
     /// Interface.
     pub interface: String,
     /// Its number then: another interface of the same name is not this one.
@@ -52,7 +52,7 @@ pub struct Attachment {
 
 /// What clients said about interfaces.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub(super) struct Named<'a> {
     /// By `weir attach`, for which pod.
     pub attachments: &'a BTreeMap<Name, Attachment>,
     /// By `weir detach`, with their numbers.
@@ -61,7 +61,7 @@ pub struct Named<'a> {
 
 /// Where the pods of a node hang.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolution {
+pub(super) struct Resolution {
     /// Interface by pod address.
     pub interfaces: BTreeMap<IpAddr, Interface>,
     /// Interface name by pod.
@@ -74,7 +74,7 @@ pub struct Resolution {
 
 impl Resolution {
     /// Makes the pods on `interface` wait.
-    pub fn withdraw(&mut self, interface: &str, why: &str) {
+    pub(super) fn withdraw(&mut self, interface: &str, why: &str) {
         let pods: Vec<Name> =
             self.pods.iter().filter(|(_, name)| *name == interface).map(|(pod, _)| pod.clone()).collect();
         for pod in pods {
@@ -85,13 +85,13 @@ impl Resolution {
 }
 
 /// Networked pods of a node.
-pub fn local_pods<'a>(cluster: &'a Cluster, node: &'a str) -> impl Iterator<Item = &'a Pod> {
+pub(super) fn local_pods<'a>(cluster: &'a Cluster, node: &'a str) -> impl Iterator<Item = &'a Pod> {
     cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && pod.is_networked())
 }
 
 /// Finds the interface of every pod of `node`: named by `weir attach`, else by annotation, else by a host
 /// route to one of its addresses.
-pub fn resolve(
+pub(super) fn resolve(
     cluster: &Cluster,
     node: &str,
     uplink: Option<&str>,
@@ -117,17 +117,23 @@ pub fn resolve(
                 return Err(format!("interface {name} was attached for another pod"));
             }
             if freed.get(&name) == Some(&ifindex) {
-                return Err(format!("interface {name} was freed by `weir detach`; `weir attach` takes it back"));
+                return Err(format!(
+                    "interface {name} was freed by `weir detach`; `weir attach` takes it back"
+                ));
             }
             if let Some(owner) = taken.get(&ifindex) {
                 return Err(format!("interface {name} belongs to pod {owner}"));
             }
             let mac = match attachment.and_then(|attachment| attachment.mac) {
                 Some(mac) => Some(mac),
-                None => network.peer_mac(ifindex, &pod.addresses).map_err(|error| format!("interface {name}: {error}"))?,
+                None => network
+                    .peer_mac(ifindex, &pod.addresses)
+                    .map_err(|error| format!("interface {name}: {error}"))?,
             };
             let mac = mac.ok_or_else(|| {
-                format!("the MAC address behind interface {name} is not known; give it with `weir attach --mac`")
+                format!(
+                    "the MAC address behind interface {name} is not known; give it with `weir attach --mac`"
+                )
             })?;
             Ok((name, Interface { ifindex, mac }))
         });
@@ -147,7 +153,11 @@ pub fn resolve(
 
 fn find(pod: &Pod, attachment: Option<&Attachment>, snapshot: &Snapshot) -> Result<(String, u32), String> {
     let by_index = |ifindex: u32| {
-        snapshot.links.iter().find(|(_, index)| **index == ifindex).map(|(name, index)| (name.clone(), *index))
+        snapshot
+            .links
+            .iter()
+            .find(|(_, index)| **index == ifindex)
+            .map(|(name, index)| (name.clone(), *index))
     };
     if let Some(attachment) = attachment {
         // By number: the interface may have been renamed since.

@@ -23,7 +23,8 @@ impl Enforcer for Memory {
         Ok(())
     }
     fn attach_pod(&mut self, interface: &str) -> Result<(), EnforceError> {
-        let index = nix::net::if_::if_nametoindex(interface).map_err(|e| EnforceError::Refused(e.to_string()))?;
+        let index =
+            nix::net::if_::if_nametoindex(interface).map_err(|e| EnforceError::Refused(e.to_string()))?;
         self.0.insert(interface.into(), index);
         Ok(())
     }
@@ -52,10 +53,12 @@ impl Enforcer for Memory {
     }
 }
 
+/// Runs.
 pub fn run(options: &Options) -> Result<(), RunError> {
     run_with(options, |_: &Options, _: &Runtime| Ok(Memory::default()))
 }
 
+/// Removes.
 pub fn remove_pins(_: &Path) -> Result<Vec<String>, EnforceError> {
     Ok(Vec::new())
 }

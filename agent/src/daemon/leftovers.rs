@@ -144,7 +144,9 @@ mod tests {
         let elsewhere = root.path().join("elsewhere");
         drop(Directory::open(&elsewhere).unwrap());
 
-        Leftovers::find(&places, None, Some(&elsewhere), None).remove(|_| panic!("no pins were named")).unwrap();
+        Leftovers::find(&places, None, Some(&elsewhere), None)
+            .remove(|_| panic!("no pins were named"))
+            .unwrap();
 
         assert!(!elsewhere.exists());
         assert_eq!(directories(&places.run).len(), 2);

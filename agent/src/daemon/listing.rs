@@ -69,7 +69,8 @@ impl View<'_> {
     fn services(&self) -> Listing {
         let rows = self.active.cluster.services.values().map(|service| {
             let ports: Vec<String> = service.ports.iter().map(port).collect();
-            let external: Vec<_> = service.external_ips.iter().chain(&service.load_balancer_ips).copied().collect();
+            let external: Vec<_> =
+                service.external_ips.iter().chain(&service.load_balancer_ips).copied().collect();
             let backends = self.backends(service);
             let cells = vec![
                 format!("{:?}", service.kind).replace("ClusterIp", "ClusterIP"),
@@ -95,7 +96,9 @@ impl View<'_> {
         let cluster = &self.active.cluster;
         let namespaced = cluster.policies.values().map(|policy| {
             let selected = |pod: &&Pod| {
-                pod.is_networked() && pod.name.namespace == policy.name.namespace && policy.pod_selector.matches(&pod.labels)
+                pod.is_networked()
+                    && pod.name.namespace == policy.name.namespace
+                    && policy.pod_selector.matches(&pod.labels)
             };
             let cells = vec![
                 cluster.pods.values().filter(selected).count().to_string(),
@@ -144,7 +147,8 @@ impl View<'_> {
             let mac = pod.addresses.first().and_then(|address| resolution.interfaces.get(address));
             let waiting = resolution.waiting.get(&pod.name);
             let state = if waiting.is_some() { "waiting" } else { "enforced" };
-            let identities: Vec<u32> = endpoints.iter().map(|(address, _)| datapath.identity(*address)).collect();
+            let identities: Vec<u32> =
+                endpoints.iter().map(|(address, _)| datapath.identity(*address)).collect();
             let cells = vec![
                 self.node.to_owned(),
                 interface.clone(),
@@ -206,7 +210,8 @@ impl View<'_> {
         let cluster = &self.active.cluster;
         let rows = cluster.namespaces.values().map(|namespace| {
             let pods = cluster.pods.keys().filter(|pod| pod.namespace == namespace.name).count();
-            let policies = cluster.policies.keys().filter(|policy| policy.namespace == namespace.name).count();
+            let policies =
+                cluster.policies.keys().filter(|policy| policy.namespace == namespace.name).count();
             let cells = vec![pods.to_string(), policies.to_string(), labels(&namespace.labels)];
             let name = Name { namespace: String::new(), name: namespace.name.clone() };
             self.row(manifest::Kind::Namespace, Some(&name), cells)
@@ -258,8 +263,13 @@ fn rules(isolates: bool, number: usize) -> String {
 
 /// What the rules name: how many pod selectors and blocks.
 fn peers(policy: &NetworkPolicy) -> String {
-    let peers: Vec<&PolicyPeer> =
-        policy.ingress.iter().chain(&policy.egress).filter_map(|rule| rule.peers.as_ref()).flatten().collect();
+    let peers: Vec<&PolicyPeer> = policy
+        .ingress
+        .iter()
+        .chain(&policy.egress)
+        .filter_map(|rule| rule.peers.as_ref())
+        .flatten()
+        .collect();
     let blocks = peers.iter().filter(|peer| matches!(peer.kind, PeerKind::Block { .. })).count();
     format!("{} selectors, {blocks} blocks", peers.len() - blocks)
 }

@@ -31,14 +31,14 @@ const QUIET: Duration = Duration::from_millis(20);
 ///
 /// Its calls wait: they are for a thread of their own, never for a task.
 #[derive(Debug)]
-pub struct Netlink {
+pub(super) struct Netlink {
     runtime: runtime::Handle,
     handle: Handle,
 }
 
 impl Netlink {
     /// Connects, within `runtime`.
-    pub fn connect(runtime: &runtime::Handle) -> io::Result<Self> {
+    pub(super) fn connect(runtime: &runtime::Handle) -> io::Result<Self> {
         let _context = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection()?;
         runtime.spawn(connection);
@@ -47,7 +47,7 @@ impl Netlink {
 }
 
 /// Sends a word whenever an interface or a route of this network comes or goes.
-pub fn watch(runtime: &runtime::Handle, changed: mpsc::Sender<()>) -> io::Result<()> {
+pub(super) fn watch(runtime: &runtime::Handle, changed: mpsc::Sender<()>) -> io::Result<()> {
     let _context = runtime.enter();
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
@@ -119,7 +119,8 @@ impl Netlink {
             LinkAttribute::Link(index) => Some(i64::from(*index)),
             _ => None,
         });
-        let Some(index) = index.and_then(|index| u32::try_from(index).ok()).filter(|&index| index != 0) else {
+        let Some(index) = index.and_then(|index| u32::try_from(index).ok()).filter(|&index| index != 0)
+        else {
             return Ok(None);
         };
         let mut request = self.handle.link().get().match_index(index);
@@ -137,18 +138,25 @@ impl Netlink {
     /// behind a tap device, for one.
     async fn neighbour(&self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
         let neighbours = all(self.handle.neighbours().get().execute()).await?;
-        let known = neighbours.iter().filter(|neighbour| neighbour.header.ifindex == ifindex).find_map(|neighbour| {
-            let (mut address, mut mac) = (None, None);
-            for attribute in &neighbour.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
-                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
-                    _ => {}
+        let known =
+            neighbours.iter().filter(|neighbour| neighbour.header.ifindex == ifindex).find_map(|neighbour| {
+                let (mut address, mut mac) = (None, None);
+                for attribute in &neighbour.attributes {
+                    match attribute {
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                            address = Some(IpAddr::V4(*v4))
+                        }
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                            address = Some(IpAddr::V6(*v6))
+                        }
+                        NeighbourAttribute::LinkLayerAddress(bytes) => {
+                            mac = bytes.as_slice().try_into().ok().map(Mac)
+                        }
+                        _ => {}
+                    }
                 }
-            }
-            mac.filter(|_| address.is_some_and(|address| addresses.contains(&address)))
-        });
+                mac.filter(|_| address.is_some_and(|address| addresses.contains(&address)))
+            });
         Ok(known)
     }
 }

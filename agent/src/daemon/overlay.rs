@@ -15,13 +15,13 @@ use crate::{
 
 /// What clients changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overlay {
+pub(super) struct Overlay {
     entries: BTreeMap<Key, Entry>,
 }
 
 /// What a client said about one object.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The object in place of the files' one; `None`: deleted.
     pub object: Option<Object>,
     /// What the files said about it then.
@@ -30,7 +30,7 @@ pub struct Entry {
 
 impl Overlay {
     /// Puts `object` over what `files` say. Nothing is kept of an object that the files say as well.
-    pub fn put(&mut self, files: &Objects, object: Object) {
+    pub(super) fn put(&mut self, files: &Objects, object: Object) {
         let base = content(files, object.key());
         if base.as_ref() == Some(&object.text().to_json()) {
             self.entries.remove(object.key());
@@ -40,7 +40,7 @@ impl Overlay {
     }
 
     /// Removes an object, whatever `files` say.
-    pub fn remove(&mut self, files: &Objects, key: &Key) {
+    pub(super) fn remove(&mut self, files: &Objects, key: &Key) {
         match content(files, key) {
             None => self.entries.remove(key),
             base => self.entries.insert(key.clone(), Entry { object: None, base }),
@@ -48,12 +48,12 @@ impl Overlay {
     }
 
     /// Forgets what was said about objects that have changed in `files` since.
-    pub fn settle(&mut self, files: &Objects) {
+    pub(super) fn settle(&mut self, files: &Objects) {
         self.entries.retain(|key, entry| entry.base == content(files, key));
     }
 
     /// The objects in force.
-    pub fn over(&self, files: &Objects) -> Objects {
+    pub(super) fn over(&self, files: &Objects) -> Objects {
         let untouched = files.iter().filter(|object| !self.entries.contains_key(object.key()));
         let put = self.entries.values().filter_map(|entry| entry.object.as_ref());
         let mut objects = Objects::default();
@@ -64,12 +64,12 @@ impl Overlay {
     }
 
     /// What was said, by object.
-    pub fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.entries.iter()
     }
 
     /// From what was said before.
-    pub fn from_entries(entries: impl IntoIterator<Item = (Key, Entry)>) -> Self {
+    pub(super) fn from_entries(entries: impl IntoIterator<Item = (Key, Entry)>) -> Self {
         Self { entries: entries.into_iter().collect() }
     }
 }
@@ -80,6 +80,6 @@ fn content(files: &Objects, key: &Key) -> Option<Value> {
 }
 
 /// The object of this kind and name.
-pub fn find<'a>(objects: &'a Objects, key: &Key) -> Option<&'a Object> {
+pub(super) fn find<'a>(objects: &'a Objects, key: &Key) -> Option<&'a Object> {
     objects.get(key.kind, &key.name.namespace, &key.name.name)
 }

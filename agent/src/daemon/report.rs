@@ -26,7 +26,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let active = self.active.as_ref();
         let waiting = active.map(|active| active.resolution.waiting.clone()).unwrap_or_default();
         problems.extend(waiting.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}")));
-        let number = |count: fn(&crate::cluster::Cluster) -> usize| active.map_or(0, |active| count(&active.cluster));
+        let number =
+            |count: fn(&crate::cluster::Cluster) -> usize| active.map_or(0, |active| count(&active.cluster));
 
         Status {
             node: self.settings.node.clone(),
@@ -44,7 +45,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             forwarded: counters
                 .forwarded
                 .iter()
-                .map(|(hook, counter)| Forwarded { hook: name(*hook), packets: counter.packets, bytes: counter.bytes })
+                .map(|(hook, counter)| Forwarded {
+                    hook: name(*hook),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                })
                 .collect(),
             drops: counters
                 .drops

@@ -160,7 +160,11 @@ impl Inbox {
         }
     }
 
-    fn attend<E: Enforcer, N: Network>(&mut self, runtime: &Runtime, engine: &mut Engine<E, N>) -> Result<(), RunError> {
+    fn attend<E: Enforcer, N: Network>(
+        &mut self,
+        runtime: &Runtime,
+        engine: &mut Engine<E, N>,
+    ) -> Result<(), RunError> {
         loop {
             match runtime.block_on(self.next()) {
                 Message::End => {

@@ -17,7 +17,7 @@ use crate::protocol::{self, Failure, FailureKind, Request, Response, SOCKET};
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
-pub struct Command {
+pub(super) struct Command {
     /// The request.
     pub request: Request,
     /// Where the answer goes. The client may be gone.
@@ -28,7 +28,7 @@ pub struct Command {
 
 /// How much a client may ask of the agent.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Longest request in bytes.
     pub request: usize,
     /// How long a client may take to send a request, and to take an answer in.
@@ -45,7 +45,7 @@ impl Default for Limits {
 
 /// The control socket of an agent.
 #[derive(Debug)]
-pub struct Server {
+pub(super) struct Server {
     listener: UnixListener,
     limits: Limits,
 }
@@ -53,7 +53,7 @@ pub struct Server {
 impl Server {
     /// Listens in `directory`, which belongs to the agent alone. A socket that is there is a dead agent's: the
     /// caller holds the directory's lock.
-    pub fn bind(directory: &Path, limits: Limits) -> io::Result<Self> {
+    pub(super) fn bind(directory: &Path, limits: Limits) -> io::Result<Self> {
         let path = directory.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
-    pub async fn serve(self, commands: mpsc::Sender<Command>, events: broadcast::Sender<String>) {
+    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, events: broadcast::Sender<String>) {
         let places = Arc::new(Semaphore::new(self.limits.clients));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -102,7 +102,8 @@ impl Client {
         let user = stream.peer_cred()?.uid();
         let (reader, mut writer) = stream.into_split();
         if !may_command(user, nix::unistd::geteuid().as_raw()) {
-            let refusal = Failure::new(FailureKind::Kernel, format!("user {user} may not command this agent"));
+            let refusal =
+                Failure::new(FailureKind::Kernel, format!("user {user} may not command this agent"));
             return self.send(&mut writer, &Response::Failed(refusal)).await;
         }
         let mut reader = BufReader::new(reader);
@@ -116,7 +117,9 @@ impl Client {
                     drop(until_sent);
                 }
                 Err(error) => {
-                    return self.send(&mut writer, &Response::Failed(Failure::new(FailureKind::Usage, error))).await;
+                    return self
+                        .send(&mut writer, &Response::Failed(Failure::new(FailureKind::Usage, error)))
+                        .await;
                 }
             }
         }
@@ -155,7 +158,11 @@ impl Client {
     }
 
     /// Sends events until the client goes away. One that cannot keep up is told what it missed.
-    async fn observe(&self, mut reader: BufReader<OwnedReadHalf>, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    async fn observe(
+        &self,
+        mut reader: BufReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
         let mut events = self.events.subscribe();
         loop {
             let event = tokio::select! {
@@ -165,7 +172,9 @@ impl Client {
             };
             let text = match event {
                 Ok(text) => text,
-                Err(broadcast::error::RecvError::Lagged(missed)) => format!("{missed} events lost: the reader is too slow"),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    format!("{missed} events lost: the reader is too slow")
+                }
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             };
             self.send(writer, &Response::Observed(text)).await?;
@@ -237,7 +246,9 @@ mod tests {
         assert!(matches!(ask(&directory, &legal).await, Some(Response::Listing(_))));
         let refused = ask(&directory, &oversized).await;
 
-        assert!(matches!(refused, Some(Response::Failed(Failure { kind: FailureKind::Usage, message })) if message.contains("1000 bytes")));
+        assert!(
+            matches!(refused, Some(Response::Failed(Failure { kind: FailureKind::Usage, message })) if message.contains("1000 bytes"))
+        );
     }
 
     #[tokio::test]
@@ -246,7 +257,9 @@ mod tests {
 
         let refused = ask(&directory, b"{\"version\":1").await;
 
-        assert!(matches!(refused, Some(Response::Failed(Failure { message, .. })) if message.contains("not complete")));
+        assert!(
+            matches!(refused, Some(Response::Failed(Failure { message, .. })) if message.contains("not complete"))
+        );
     }
 
     #[tokio::test]
@@ -269,7 +282,10 @@ mod tests {
         let (directory, _) = served(short()).await;
         for line in ["GET / HTTP/1.1\r\n", "{\"version\":999,\"body\":\"status\"}\n"] {
             let answer = ask(&directory, line.as_bytes()).await;
-            assert!(matches!(answer, Some(Response::Failed(Failure { kind: FailureKind::Usage, .. }))), "{line}");
+            assert!(
+                matches!(answer, Some(Response::Failed(Failure { kind: FailureKind::Usage, .. }))),
+                "{line}"
+            );
         }
     }
 
@@ -279,7 +295,12 @@ mod tests {
         let metadata = std::fs::metadata(directory.path().join(SOCKET)).unwrap();
 
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);
-        assert!(may_command(0, 1000) && may_command(1000, 1000) && !may_command(1001, 1000) && !may_command(1001, 0));
+        assert!(
+            may_command(0, 1000)
+                && may_command(1000, 1000)
+                && !may_command(1001, 1000)
+                && !may_command(1001, 0)
+        );
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ pub enum StateError {
 
 /// An agent's state directory, locked for as long as this value lives.
 #[derive(Debug)]
-pub struct Directory {
+pub(super) struct Directory {
     path: PathBuf,
     _lock: Flock<File>,
 }
@@ -69,14 +69,14 @@ struct Format {
 /// A state that is durable but not yet in its place.
 #[must_use = "a state that is not published is lost"]
 #[derive(Debug)]
-pub struct Pending<'a> {
+pub(super) struct Pending<'a> {
     directory: &'a Directory,
 }
 
 impl Directory {
     /// Opens `path`, which it creates for its user alone (0700). Refuses a symbolic link and a directory of
     /// somebody else.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
         let at = |error| StateError::Io { path: path.to_owned(), error };
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(at)?;
@@ -107,13 +107,8 @@ impl Directory {
         }
     }
 
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The state that was published last, if any.
-    pub fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, StateError> {
+    pub(super) fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, StateError> {
         let path = self.file();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -125,12 +120,13 @@ impl Directory {
         if format != FORMAT {
             return Err(broken(format!("its format is {format}, this release writes {FORMAT}")));
         }
-        let versioned: Versioned<T> = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        let versioned: Versioned<T> =
+            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
         Ok(Some(versioned.state))
     }
 
     /// Makes `state` durable beside the one in force. What can fail for want of space fails here.
-    pub fn prepare<T: Serialize>(&self, state: &T) -> Result<Pending<'_>, StateError> {
+    pub(super) fn prepare<T: Serialize>(&self, state: &T) -> Result<Pending<'_>, StateError> {
         let path = self.next();
         let write = || {
             let mut file = private().create(true).truncate(true).open(&path)?;
@@ -142,10 +138,14 @@ impl Directory {
     }
 
     /// Removes everything that an agent left in the directory, and the directory itself when nothing else is in it.
-    pub fn remove(&self) -> Result<(), StateError> {
-        for path in [self.file(), self.next(), self.path.join(crate::protocol::SOCKET), self.path.join("lock")] {
+    pub(super) fn remove(&self) -> Result<(), StateError> {
+        for path in
+            [self.file(), self.next(), self.path.join(crate::protocol::SOCKET), self.path.join("lock")]
+        {
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::Io { path, error }),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StateError::Io { path, error });
+                }
                 _ => {}
             }
         }
@@ -165,7 +165,7 @@ impl Directory {
 
 impl Pending<'_> {
     /// Puts the state in its place.
-    pub fn publish(self) -> Result<(), StateError> {
+    pub(super) fn publish(self) -> Result<(), StateError> {
         let path = self.directory.file();
         fs::rename(self.directory.next(), &path)
             .and_then(|()| File::open(&self.directory.path)?.sync_all())
@@ -198,7 +198,7 @@ mod tests {
         let directory = Directory::open(&root.path().join("a/node")).unwrap();
 
         assert_eq!(directory.load::<Vec<String>>().unwrap(), Some(vec!["one".to_owned()]));
-        assert_eq!(mode(directory.path()), 0o700);
+        assert_eq!(mode(&root.path().join("a/node")), 0o700);
         assert_eq!(mode(&directory.file()), 0o600);
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The datapaths of a cluster, compiled as they are needed.
-pub struct Verdicts<'a> {
+pub(super) struct Verdicts<'a> {
     cluster: &'a Cluster,
     pods: BTreeMap<IpAddr, &'a Pod>,
     datapaths: RefCell<BTreeMap<String, Rc<Datapath>>>,
@@ -22,7 +22,7 @@ pub struct Verdicts<'a> {
 
 /// What one end says to a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub(super) struct End {
     /// Whether it lets it pass, and by which rule.
     pub decision: Decision,
     /// What that rule comes from, unless it is one of the special ones.
@@ -31,7 +31,7 @@ pub struct End {
 
 /// What both ends say; `None`: that end is not a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
+pub(super) struct Ends {
     /// The source's egress.
     pub egress: Option<End>,
     /// The destination's ingress.
@@ -40,21 +40,22 @@ pub struct Ends {
 
 impl Ends {
     /// Whether both let it pass.
-    pub fn allowed(&self) -> bool {
+    pub(super) fn allowed(&self) -> bool {
         [&self.egress, &self.ingress].into_iter().flatten().all(|end| end.decision.allowed)
     }
 }
 
 impl<'a> Verdicts<'a> {
     /// Of `cluster`.
-    pub fn new(cluster: &'a Cluster) -> Self {
+    pub(super) fn new(cluster: &'a Cluster) -> Self {
         let networked = cluster.pods.values().filter(|pod| pod.is_networked());
-        let pods = networked.flat_map(|pod| pod.addresses.iter().map(move |address| (*address, pod))).collect();
+        let pods =
+            networked.flat_map(|pod| pod.addresses.iter().map(move |address| (*address, pod))).collect();
         Self { cluster, pods, datapaths: RefCell::default() }
     }
 
     /// What `node` enforces.
-    pub fn datapath(&self, node: &str) -> Result<Rc<Datapath>, CompileError> {
+    pub(super) fn datapath(&self, node: &str) -> Result<Rc<Datapath>, CompileError> {
         match self.datapaths.borrow_mut().entry(node.to_owned()) {
             Entry::Occupied(known) => Ok(Rc::clone(known.get())),
             Entry::Vacant(place) => {
@@ -65,13 +66,14 @@ impl<'a> Verdicts<'a> {
     }
 
     /// What both ends say to `connection`, whose destination is final.
-    pub fn ends(&self, connection: &Connection) -> Result<Ends, CompileError> {
+    pub(super) fn ends(&self, connection: &Connection) -> Result<Ends, CompileError> {
         let (source, destination) = (self.pod(connection.source), self.pod(connection.destination));
         let node = |pod: Option<&'a Pod>| pod.and_then(|pod| pod.node.as_deref());
         let mut ends = Ends::default();
         if let Some(node) = node(source) {
             let datapath = self.datapath(node)?;
-            ends.egress = datapath.path(Origin::Pod, connection).egress.map(|decision| end(&datapath, decision));
+            ends.egress =
+                datapath.path(Origin::Pod, connection).egress.map(|decision| end(&datapath, decision));
         }
         if let Some(here) = node(destination) {
             let datapath = self.datapath(here)?;
@@ -86,7 +88,7 @@ impl<'a> Verdicts<'a> {
     }
 
     /// The pod that has this address now.
-    pub fn pod(&self, address: IpAddr) -> Option<&'a Pod> {
+    pub(super) fn pod(&self, address: IpAddr) -> Option<&'a Pod> {
         self.pods.get(&address).copied()
     }
 }

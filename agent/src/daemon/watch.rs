@@ -22,7 +22,7 @@ const UNASKED: Duration = Duration::from_secs(30);
 
 /// Sends a word on `changed` whenever a file at or below one of `paths` may have changed, appeared or
 /// disappeared. Runs until the receiver is gone.
-pub async fn watch(paths: Vec<PathBuf>, changed: mpsc::Sender<()>) {
+pub(super) async fn watch(paths: Vec<PathBuf>, changed: mpsc::Sender<()>) {
     let paths: Vec<PathBuf> =
         paths.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect();
     let (events, mut received) = mpsc::channel(1);
@@ -46,7 +46,9 @@ pub async fn watch(paths: Vec<PathBuf>, changed: mpsc::Sender<()>) {
         }
         if let Ok(Some(())) = timeout(UNASKED, received.recv()).await {
             let end = Instant::now() + LONGEST_BURST;
-            while Instant::now() < end && timeout_at(end.min(Instant::now() + QUIET), received.recv()).await.is_ok() {}
+            while Instant::now() < end
+                && timeout_at(end.min(Instant::now() + QUIET), received.recv()).await.is_ok()
+            {}
         } else if watcher.is_none() {
             tokio::time::sleep(UNASKED).await;
         }
@@ -66,7 +68,8 @@ fn concerns(event: &notify::Event, paths: &[PathBuf]) -> bool {
     if event.kind.is_access() {
         return false;
     }
-    let related = |changed: &PathBuf| paths.iter().any(|path| changed.starts_with(path) || path.starts_with(changed));
+    let related =
+        |changed: &PathBuf| paths.iter().any(|path| changed.starts_with(path) || path.starts_with(changed));
     // An event without a path says that events were lost.
     event.paths.is_empty() || event.paths.iter().any(related)
 }
@@ -91,14 +94,21 @@ impl Watcher {
         for path in paths {
             for (directory, recursive) in places(path) {
                 let Ok(metadata) = std::fs::metadata(&directory) else { continue };
-                let (device, inode) =
-                    (std::os::unix::fs::MetadataExt::dev(&metadata), std::os::unix::fs::MetadataExt::ino(&metadata));
-                let watched: &mut Watched = wanted.entry(directory).or_insert(Watched { device, inode, recursive });
+                let (device, inode) = (
+                    std::os::unix::fs::MetadataExt::dev(&metadata),
+                    std::os::unix::fs::MetadataExt::ino(&metadata),
+                );
+                let watched: &mut Watched =
+                    wanted.entry(directory).or_insert(Watched { device, inode, recursive });
                 watched.recursive |= recursive;
             }
         }
-        let stale: Vec<PathBuf> =
-            self.watched.iter().filter(|(path, watched)| wanted.get(*path) != Some(watched)).map(|(path, _)| path.clone()).collect();
+        let stale: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, watched)| wanted.get(*path) != Some(watched))
+            .map(|(path, _)| path.clone())
+            .collect();
         for path in stale {
             self.watched.remove(&path);
             // The kernel has dropped the watch of a directory that is gone.
@@ -113,7 +123,9 @@ impl Watcher {
                 Ok(()) => {
                     self.watched.insert(path, watched);
                 }
-                Err(error) => warn!(%error, path = %path.display(), "cannot watch; looking at it every {UNASKED:?} instead"),
+                Err(error) => {
+                    warn!(%error, path = %path.display(), "cannot watch; looking at it every {UNASKED:?} instead")
+                }
             }
         }
     }

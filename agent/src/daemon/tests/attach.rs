@@ -84,7 +84,10 @@ fn an_attached_pod_is_enforced_before_its_interface_comes_up() {
     let attached = engine.attach_pod("cache", "veth-cache").unwrap();
 
     assert_eq!(attached.revision, Some(2));
-    assert_eq!(host.world().log, ["attach veth-cache".to_owned(), "commit".to_owned(), format!("up {index}")]);
+    assert_eq!(
+        host.world().log,
+        ["attach veth-cache".to_owned(), "commit".to_owned(), format!("up {index}")]
+    );
 }
 
 #[test]
@@ -174,7 +177,12 @@ fn another_interface_of_the_same_name_inherits_nothing() {
 fn a_pod_whose_interface_cannot_be_attached_waits_and_the_others_do_not() {
     let host = Host::new();
     let mut engine = host.start().unwrap();
-    engine.apply(&CACHE.replace("namespace: demo", "namespace: demo, annotations: {weir.dev/interface: veth-cache}")).unwrap();
+    engine
+        .apply(
+            &CACHE
+                .replace("namespace: demo", "namespace: demo, annotations: {weir.dev/interface: veth-cache}"),
+        )
+        .unwrap();
     host.world().link("veth-cache");
     host.world().refuse_attach = true;
 
@@ -189,7 +197,12 @@ fn a_pod_whose_interface_cannot_be_attached_waits_and_the_others_do_not() {
 fn no_annotation_takes_an_interface_from_another_pod_or_the_uplink() {
     let host = Host::new();
     let mut engine = host.start().unwrap();
-    let stolen = |interface: &str| CACHE.replace("namespace: demo", &format!("namespace: demo, annotations: {{weir.dev/interface: {interface}}}"));
+    let stolen = |interface: &str| {
+        CACHE.replace(
+            "namespace: demo",
+            &format!("namespace: demo, annotations: {{weir.dev/interface: {interface}}}"),
+        )
+    };
 
     engine.apply(&stolen("eth0")).unwrap();
     assert!(engine.ask_status().pods_waiting["demo/cache"].contains("uplink"));

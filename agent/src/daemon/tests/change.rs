@@ -32,7 +32,9 @@ fn a_dry_run_changes_nothing() {
 
     let answer = engine.answer(Request::Change { change: applied(DENY), dry_run: true });
 
-    assert!(matches!(answer, Response::Changed(changed) if changed.revision == 1 && changed.objects[0].outcome == Outcome::Created));
+    assert!(
+        matches!(answer, Response::Changed(changed) if changed.revision == 1 && changed.objects[0].outcome == Outcome::Created)
+    );
     assert_eq!(host.world().commits, commits);
     assert_eq!(engine.policies(), 0);
 }
@@ -52,8 +54,16 @@ status: {podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}]}
     let failure = engine.apply(&format!("{DENY}---\n{same_address}")).unwrap_err();
 
     assert_eq!(failure.kind, FailureKind::Input);
-    assert!(failure.message.contains("error: ") && failure.message.contains("10.0.0.2"), "{}", failure.message);
-    assert!(failure.message.ends_with("1 error; nothing was applied (revision 1 stays active)"), "{}", failure.message);
+    assert!(
+        failure.message.contains("error: ") && failure.message.contains("10.0.0.2"),
+        "{}",
+        failure.message
+    );
+    assert!(
+        failure.message.ends_with("1 error; nothing was applied (revision 1 stays active)"),
+        "{}",
+        failure.message
+    );
     assert_eq!(engine.policies(), 0);
     assert_eq!(engine.ask_status().refused, 1);
 }
@@ -88,7 +98,8 @@ fn watched_files_are_enforced_when_they_change() {
 
     let commits = host.world().commits;
     engine.reload().unwrap();
-    assert_eq!((host.world().commits, engine.ask_status().revision), (commits, 3));
+    assert_eq!(engine.ask_status().revision, 3);
+    assert_eq!(host.world().commits, commits);
 }
 
 #[test]
@@ -223,14 +234,24 @@ fn a_difference_shows_objects_and_verdicts() {
     let mut engine = host.start().unwrap();
 
     let Response::Difference(deny) = engine.answer(Request::Diff { change: applied(DENY) }) else { panic!() };
-    let Response::Difference(nothing) = engine.answer(Request::Diff { change: applied(CLUSTER) }) else { panic!() };
+    let Response::Difference(nothing) = engine.answer(Request::Diff { change: applied(CLUSTER) }) else {
+        panic!()
+    };
 
     assert_eq!(deny.objects.len(), 1);
     assert!(deny.objects[0].before.is_empty() && deny.objects[0].after.contains("podSelector"));
     let verdicts: Vec<_> = deny
         .verdicts
         .iter()
-        .map(|verdict| (verdict.source.as_str(), verdict.destination.as_str(), verdict.port.as_str(), verdict.before, verdict.after))
+        .map(|verdict| {
+            (
+                verdict.source.as_str(),
+                verdict.destination.as_str(),
+                verdict.port.as_str(),
+                verdict.before,
+                verdict.after,
+            )
+        })
         .collect();
     assert_eq!(verdicts, [("demo/web", "demo/db", "5432/TCP", true, false)]);
     assert_eq!(nothing, Default::default());

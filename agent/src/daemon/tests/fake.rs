@@ -52,7 +52,11 @@ impl Enforcer for Fake {
         Ok(())
     }
 
-    fn commit(&mut self, datapath: &Datapath, interfaces: &BTreeMap<IpAddr, Interface>) -> Result<(), EnforceError> {
+    fn commit(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<(), EnforceError> {
         let mut world = self.0.borrow_mut();
         if let Some(refuse) = world.refuse_commit {
             return Err(refuse());

@@ -48,11 +48,11 @@ fn bad_manifests_at_the_start_are_overcome_by_the_accepted_state() {
 #[test]
 fn bad_manifests_at_the_first_start_end_the_agent() {
     let host = Host::new();
-    host.write(&CLUSTER.replace("podIP:", "podIp:"));
+    host.write(&CLUSTER.replace("podIP: 10.0.0.2", "podIP: 10.0.0.256"));
 
     let Err(StartError::Input(message)) = host.start() else { panic!("started") };
 
-    assert!(message.contains("cluster.yaml:") && message.contains("podIp"), "{message}");
+    assert!(message.contains("cluster.yaml:") && message.contains("10.0.0.256"), "{message}");
     assert!(message.contains("no revision is active"), "{message}");
     assert_eq!(host.world().commits, 0);
 }
@@ -73,7 +73,11 @@ fn an_attached_interface_is_still_attached_after_a_restart() {
     let mut engine = host.start().unwrap();
     let index = host.world().link("veth-cache");
     let pod = crate::cluster::Name { namespace: "demo".into(), name: "cache".into() };
-    engine.answer(Request::Attach { pod, interface: "veth-cache".into(), mac: Some("02:00:00:00:00:77".into()) });
+    engine.answer(Request::Attach {
+        pod,
+        interface: "veth-cache".into(),
+        mac: Some("02:00:00:00:00:77".into()),
+    });
     drop(engine);
 
     let mut engine = host.start().unwrap();

@@ -12,6 +12,9 @@ pub(super) fn cluster<'o>(
     skipped: BTreeMap<String, usize>,
 ) -> Result<Cluster, Diagnostics> {
     let cluster = collect(objects.clone(), skipped);
+    // Whoever comes later in the files is in the wrong.
+    let mut objects: Vec<_> = objects.collect();
+    objects.sort_by_key(|object| (object.key.kind, &object.text.source));
     let mut check = Check { cluster: &cluster, claims: BTreeMap::new(), found: Diagnostics::default() };
     for object in objects {
         check.object(object);

@@ -13,7 +13,7 @@ use crate::datapath::IdentityId;
 
 /// The identities that have a number.
 #[derive(Clone, Debug)]
-pub struct IdentityNumbers {
+pub(super) struct IdentityNumbers {
     /// The atoms that each matches among `known`.
     atoms: BTreeMap<IdentityId, Vec<u32>>,
     /// The atoms that every number says something about.

@@ -16,7 +16,6 @@ mod rule_set;
 mod rules;
 pub mod services;
 
-pub use identity_numbers::IdentityNumbers;
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
 use crate::{

@@ -10,6 +10,7 @@
 
 mod bits;
 mod evaluate;
+pub mod explain;
 mod network;
 
 pub mod services;
@@ -250,14 +251,12 @@ impl fmt::Display for Direction {
 }
 
 impl RuleOrigin {
-    /// The policies it comes from, each with where it stands.
+    /// The policies that it comes from, by name.
     pub fn policies(&self) -> Vec<String> {
         match self {
-            Self::Policy { policy, source, .. } => vec![format!("{policy} ({source})")],
-            Self::ClusterPolicy { policy, source, .. } => vec![format!("{policy} ({source})")],
-            Self::Isolation { policies, .. } => {
-                policies.iter().map(|(policy, source)| format!("{policy} ({source})")).collect()
-            }
+            Self::Policy { policy, .. } => vec![policy.to_string()],
+            Self::ClusterPolicy { policy, .. } => vec![policy.clone()],
+            Self::Isolation { policies, .. } => policies.iter().map(|(name, _)| name.to_string()).collect(),
         }
     }
 }

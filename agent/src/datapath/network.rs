@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Connection, Datapath, Judgement, Origin, Path};
+use super::{Connection, Datapath, Direction, Judgement, Origin, Path, explain::Explanation};
 use crate::{
     cluster::Cluster,
     compile::{CompileError, Numbers, compile},
@@ -46,6 +46,19 @@ impl Network {
             }
             refused @ (Judgement::InvalidSource | Judgement::Dropped | Judgement::Rejected) => refused,
         }
+    }
+
+    /// Why the ends of `connection`, whose destination is final, say what they say: the source's egress, then
+    /// the destination's ingress, as far as they are pods.
+    pub fn explain(&self, connection: &Connection) -> Vec<Explanation<'_>> {
+        let end = |direction, pod| {
+            let node = self.nodes.values().find(|node| node.endpoints.contains_key(pod))?;
+            let origin = node.owns(connection.source).unwrap_or(Origin::Outside);
+            node.explain(origin, connection, direction)
+        };
+        let ends =
+            [end(Direction::Egress, &connection.source), end(Direction::Ingress, &connection.destination)];
+        ends.into_iter().flatten().collect()
     }
 
     /// The node that sees `connection` first, and where it sees it come from. What comes from outside goes

@@ -124,7 +124,7 @@ struct Flow {
 }
 
 /// Where a packet goes that a [`Balancer`] has handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// To this backend.
     Backend(Backend),

@@ -15,15 +15,18 @@ pub(crate) struct Fields<'t> {
     entries: Vec<(&'t str, Node<'t>, Node<'t>)>,
     /// False for what is not an object at all, which has been said.
     is_object: bool,
+    /// One of them is unknown, and may stand for one that seems to be missing.
+    has_unknown: bool,
 }
 
 impl<'t> Node<'t> {
     /// Its fields, of which the API knows `known`: any other is an error.
     pub(crate) fn fields(self, known: &[&str]) -> Fields<'t> {
-        let fields = self.some_fields();
+        let mut fields = self.some_fields();
         for (name, key, _) in &fields.entries {
             if !known.contains(name) {
                 key.unknown_field(self, name, known);
+                fields.has_unknown = true;
             }
         }
         fields
@@ -35,7 +38,8 @@ impl<'t> Node<'t> {
         if entries.is_none() {
             self.mistyped("an object");
         }
-        Fields { node: self, is_object: entries.is_some(), entries: entries.unwrap_or_default() }
+        let is_object = entries.is_some();
+        Fields { node: self, entries: entries.unwrap_or_default(), is_object, has_unknown: false }
     }
 
     fn unknown_field(self, object: Self, name: &str, known: &[&str]) {
@@ -131,15 +135,16 @@ impl<'t> Node<'t> {
         self.integer(1..=65535, "a port").and_then(|port| u16::try_from(port).ok())
     }
 
-    /// The items of a list, at most `most`.
+    /// The items of a list, at most `most`; more are an error, and left out.
     pub(crate) fn list(self, most: usize) -> Vec<Self> {
         let Some(items) = self.items() else {
             self.mistyped("a list");
             return Vec::new();
         };
-        let items: Vec<_> = items.collect();
+        let mut items: Vec<_> = items.collect();
         if items.len() > most {
             self.error(format!("has {} items; at most {most} are allowed", items.len()));
+            items.truncate(most);
         }
         items
     }
@@ -193,6 +198,7 @@ impl<'t> Fields<'t> {
         match set[..] {
             [one] => return Some(one),
             _ if !self.is_object => {}
+            [] if self.has_unknown => {}
             [] => self.node.error(format!("one of {} is required", names.join(", "))),
             _ => {
                 let found: Vec<_> = set.iter().map(|(name, _)| *name).collect();

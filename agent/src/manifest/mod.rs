@@ -24,7 +24,7 @@ mod text;
 mod tree;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -79,7 +79,10 @@ impl Reader {
     /// Adds files, and directories with all that is below them.
     #[must_use]
     pub fn paths(mut self, paths: &[PathBuf]) -> Self {
-        let files: Vec<_> = paths.iter().flat_map(|path| files::list(path, &mut self.found)).collect();
+        let mut seen = BTreeSet::new();
+        let mut files: Vec<_> = paths.iter().flat_map(|path| files::list(path, &mut self.found)).collect();
+        // A file that is named, and its directory too.
+        files.retain(|path| seen.insert(path.clone()));
         files.iter().fold(self, |reader, path| reader.file(path))
     }
 

@@ -80,11 +80,11 @@ fn visit(
     into: &mut Documents,
     found: &mut Diagnostics,
 ) {
-    object.begin_object();
     let Some(entries) = object.entries() else {
         object.error(format!("expected a Kubernetes object, found {}", object.describe()));
         return;
     };
+    object.begin_object();
     let field = |name: &str| entries.iter().find(|(key, ..)| *key == name).map(|(.., value)| *value);
     let own = |name: &str| field(name).filter(|value| !value.is_null());
     let (version, kind) = match (own("apiVersion"), own("kind"), implied) {

@@ -1,5 +1,6 @@
 //! The policy compiler against a plain reading of the Kubernetes API.
 
+mod cases;
 mod generate;
 mod reference;
 

@@ -78,21 +78,19 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
     Services { frontends, health_checks, identities: identities(cluster) }
 }
 
-/// The blocks that pod addresses come from: as configured, else the nodes' blocks, else the pods' own
-/// addresses. None when pods cannot be told apart.
+/// The blocks that pod addresses come from: the configured ones, else the nodes', and the addresses of
+/// pods that are in none. Empty when pods cannot be told apart.
 pub fn pod_cidrs(cluster: &Cluster) -> Vec<IpNet> {
-    let configured = cluster.config.pod_cidrs.iter().copied();
-    let of_nodes = cluster.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
-    let of_pods = cluster
-        .pods
-        .values()
-        .filter(|pod| pod.is_networked())
-        .flat_map(|pod| pod.addresses.iter().copied().map(IpNet::from));
     if cluster.config.pods_unknown {
         return Vec::new();
     }
-    let sources: [Vec<IpNet>; 3] = [configured.collect(), of_nodes.collect(), of_pods.collect()];
-    IpNet::aggregate(&sources.into_iter().find(|blocks| !blocks.is_empty()).unwrap_or_default())
+    let mut blocks = cluster.config.pod_cidrs.clone();
+    if blocks.is_empty() {
+        blocks.extend(cluster.nodes.values().flat_map(|node| &node.pod_cidrs));
+    }
+    let pods = cluster.pods.values().filter(|pod| pod.is_networked());
+    blocks.extend(pods.flat_map(|pod| &pod.addresses).copied().map(IpNet::from));
+    IpNet::aggregate(&blocks)
 }
 
 /// Whether the service has addresses that are ours to serve.

@@ -23,7 +23,7 @@ fn walk(cluster: &Cluster, from: IpAddr, to: IpAddr, port: u16) -> String {
     }
     let endpoints: Vec<_> = cluster.slices.values().flat_map(|slice| &slice.endpoints).collect();
     let usable = |endpoint: &&Endpoint| endpoint.ready || (endpoint.serving && endpoint.terminating);
-    if !endpoints.iter().any(|endpoint| usable(endpoint)) {
+    if !endpoints.iter().any(usable) {
         return "reject".to_owned();
     }
     let short_circuit = external && (is_pod || is_node);
@@ -109,7 +109,7 @@ fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_packet_fares_as_with_kube_proxy(

@@ -1,5 +1,6 @@
 //! Tests of compiled services by what the datapath's own model answers for packets.
 
+mod addresses;
 mod flows;
 mod kube_proxy;
 mod semantics;
@@ -12,7 +13,7 @@ use std::{
 
 use crate::{
     cluster::{
-        Cluster, Endpoint, EndpointPort, EndpointSlice, Name, Node, Protocol, Service, ServiceKind,
+        Cluster, Endpoint, EndpointPort, EndpointSlice, Name, Node, Pod, Protocol, Service, ServiceKind,
         ServicePort,
     },
     compile::{Numbers, services},
@@ -30,6 +31,10 @@ const POD: &str = "10.64.1.200";
 const OUTSIDE: &str = "198.51.100.7";
 const NODE: &str = "192.0.2.11";
 const NODE_PORT: u16 = 30080;
+const LOCAL: &str = "10.64.1.10";
+const REMOTE: &str = "10.64.2.10";
+const BOTH: &str = "10.64.1.10:8080 10.64.2.10:8080";
+const BOTH_MASQUERADED: &str = "10.64.1.10:8080* 10.64.2.10:8080*";
 
 fn source() -> Source {
     Source { file: Arc::from("test.yaml"), line: 1, column: 1 }
@@ -91,6 +96,30 @@ fn service() -> Service {
     }
 }
 
+/// A service with an endpoint on each node.
+fn spread() -> Cluster {
+    cluster(vec![endpoint(LOCAL, "node-1"), endpoint(REMOTE, "node-2")])
+}
+
+fn web(cluster: &mut Cluster) -> &mut Service {
+    cluster.services.get_mut(&name("web")).unwrap()
+}
+
+fn pod(pod: &str, address: &str) -> Pod {
+    Pod {
+        source: source(),
+        name: name(pod),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        node: Some("node-1".to_owned()),
+        host_network: false,
+        addresses: vec![ip(address)],
+        finished: false,
+        ready: true,
+        ports: Vec::new(),
+    }
+}
+
 fn slice(slice: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
     EndpointSlice {
         source: source(),
@@ -127,16 +156,7 @@ fn dead(address: &str, node: &str) -> Endpoint {
 }
 
 fn compile(cluster: &Cluster, node: &str) -> Datapath {
-    let compiled = services::compile(cluster, node, &mut Numbers::default().services);
-    Datapath {
-        node: node.to_owned(),
-        node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
-        pod_cidrs: services::pod_cidrs(cluster),
-        identities: compiled.identities,
-        frontends: compiled.frontends,
-        health_checks: compiled.health_checks,
-        ..Datapath::default()
-    }
+    crate::compile::compile(cluster, node, &mut Numbers::default()).unwrap()
 }
 
 fn packet(from: &str, to: &str, port: u16) -> Packet {
@@ -163,4 +183,33 @@ fn describe(datapath: &Datapath, packet: &Packet) -> String {
 /// The same for a packet that `node-1` handles.
 fn ask(cluster: &Cluster, from: &str, to: &str, port: u16) -> String {
     describe(&compile(cluster, "node-1"), &packet(from, to, port))
+}
+
+/// Prints the time for a node of a large cluster: run with `--release --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_services_compile_in_less_than_half_a_second() {
+    let mut cluster = cluster(Vec::new());
+    cluster.services.clear();
+    for n in 0..10_000_u32 {
+        let [.., high, low] = n.to_be_bytes();
+        let (mut service, own) = (service(), name(&format!("web-{n}")));
+        service.cluster_ips = vec![ip(&format!("10.96.{high}.{low}"))];
+        (service.external_ips, service.load_balancer_ips) = (Vec::new(), Vec::new());
+        service.ports[0].node_port = None;
+        service.name = own.clone();
+        let endpoints = (1..=4).map(|node| endpoint(&format!("10.{}.{high}.{low}", 64 + node), "node-1"));
+        let slice = EndpointSlice {
+            service: Some(own.name.clone()),
+            name: own.clone(),
+            ..slice("", endpoints.collect())
+        };
+        cluster.slices.insert(own.clone(), slice);
+        cluster.services.insert(own, service);
+    }
+    let start = std::time::Instant::now();
+    let compiled = services::compile(&cluster, "node-1", &mut Numbers::default().services);
+    println!("{} frontends in {:?}", compiled.frontends.len(), start.elapsed());
+    assert_eq!(compiled.frontends.len(), 10_000);
+    assert!(start.elapsed().as_millis() < 500);
 }

@@ -59,6 +59,29 @@ pub(super) fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
     Ok(agents)
 }
 
+/// The answers of those agents that answer, with their names, and what the others say instead. Reading from
+/// some is better than from none.
+pub(super) fn read_all<T>(
+    agents: &[Agent],
+    request: &Request,
+    pick: fn(Response) -> Result<T, Error>,
+) -> (Vec<(String, T)>, Result<(), Error>) {
+    let mut answers = Vec::new();
+    let mut failure: Option<Error> = None;
+    for agent in agents {
+        match agent.ask(request).and_then(pick) {
+            Ok(answer) => answers.push((agent.name.clone(), answer)),
+            Err(error) => {
+                failure = Some(match failure {
+                    None => error,
+                    Some(first) => Error { message: format!("{}\n{error}", first.message), ..first },
+                });
+            }
+        }
+    }
+    (answers, failure.map_or(Ok(()), Err))
+}
+
 impl Agent {
     fn in_directory(state: &Path) -> Self {
         let name = state

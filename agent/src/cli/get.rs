@@ -18,30 +18,25 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
     let agents = client::agents(&args.target)?;
     let request =
         Request::Get { kind: args.kind, name: args.name.clone(), namespace: args.namespace.clone() };
-    let mut listings = Vec::new();
-    for agent in &agents {
-        match agent.ask(&request)? {
-            Response::Listing(listing) => listings.push((agent.name.clone(), listing)),
-            other => return Err(Error::unexpected(&other)),
-        }
-    }
+    let (listings, answered) = client::read_all(&agents, &request, |response| match response {
+        Response::Listing(listing) => Ok(listing),
+        other => Err(Error::unexpected(&other)),
+    });
     let listing = merge(listings);
-    if listing.rows.is_empty() {
-        return match &args.name {
-            Some(name) => Err(Error { status: 1, message: format!("`{name}` is not there") }),
-            None if matches!(args.output, ListOutput::Json | ListOutput::Yaml) => {
-                render(&listing, args.output)
-            }
-            None => {
-                super::warn("no objects found");
-                Ok(0)
-            }
-        };
+    let for_people = matches!(args.output, ListOutput::Table | ListOutput::Wide);
+    match &args.name {
+        Some(name) if listing.rows.is_empty() => {
+            return Err(answered
+                .err()
+                .unwrap_or(Error { status: 1, message: format!("`{name}` is not there") }));
+        }
+        None if listing.rows.is_empty() && for_people => super::warn("no objects found"),
+        _ => render(&listing, args.output)?,
     }
-    render(&listing, args.output)
+    answered.map(|()| 0)
 }
 
-fn render(listing: &Listing, output: ListOutput) -> Result<u8, Error> {
+fn render(listing: &Listing, output: ListOutput) -> Result<(), Error> {
     let text = match output {
         ListOutput::Table => table(listing, false).to_string(),
         ListOutput::Wide => table(listing, true).to_string(),
@@ -51,8 +46,7 @@ fn render(listing: &Listing, output: ListOutput) -> Result<u8, Error> {
         ListOutput::Yaml => serde_yaml::to_string(&list(listing))
             .map_err(|error| Error { status: 1, message: format!("cannot write YAML: {error}") })?,
     };
-    print(&escape_lines(&text))?;
-    Ok(0)
+    print(&escape_lines(&text))
 }
 
 fn list(listing: &Listing) -> Value {

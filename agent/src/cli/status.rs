@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Error,
     args::{self, StatusOutput},
-    client::{self, Agent},
+    client,
     output::{Style, Table, count, duration, escape, escape_lines, grouped},
     print,
 };
@@ -16,14 +16,11 @@ use crate::protocol::{MapUsage, Request, Response, Status};
 /// `weir status`.
 pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
     let agents = client::agents(&args.target)?;
-    let mut statuses = Vec::new();
-    let mut silent = Vec::new();
-    for agent in &agents {
-        match status(agent) {
-            Ok(status) => statuses.push(status),
-            Err(error) => silent.push(error.on(agent)),
-        }
-    }
+    let (statuses, answered) = client::read_all(&agents, &Request::Status, |response| match response {
+        Response::Status(status) => Ok(*status),
+        other => Err(Error::unexpected(&other)),
+    });
+    let statuses: Vec<Status> = statuses.into_iter().map(|(_, status)| status).collect();
     let text = match args.output {
         StatusOutput::Json => {
             format!(
@@ -37,17 +34,7 @@ pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
     };
     print(&text)?;
     let well = statuses.iter().all(|status| status.problems.is_empty());
-    match silent.into_iter().reduce(|a, b| Error { message: format!("{}\n{}", a.message, b.message), ..a }) {
-        Some(error) => Err(error),
-        None => Ok(u8::from(!well)),
-    }
-}
-
-fn status(agent: &Agent) -> Result<Status, Error> {
-    match agent.ask(&Request::Status)? {
-        Response::Status(status) => Ok(*status),
-        other => Err(Error::unexpected(&other)),
-    }
+    answered.map(|()| u8::from(!well))
 }
 
 fn render(status: &Status, style: Style) -> String {

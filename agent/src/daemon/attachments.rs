@@ -149,7 +149,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             match self.network.bring_up(attachment.ifindex) {
                 Ok(()) => attachment.bring_up = false,
                 Err(error) => {
-                    warn!(%pod, interface = attachment.interface, %error, "cannot bring the interface up")
+                    warn!(%pod, interface = attachment.interface, %error, "cannot bring the interface up");
                 }
             }
         }

@@ -92,15 +92,15 @@ impl Question<'_> {
     }
 
     fn describe(&self, connection: &Connection, ends: &Ends, indent: &str) -> String {
-        let mut text = String::new();
-        for (direction, address, end) in
-            [("egress ", connection.source, &ends.egress), ("ingress", connection.destination, &ends.ingress)]
-        {
-            let said =
-                end.as_ref().map_or_else(|| "not a pod of this cluster: not judged".to_owned(), reason);
-            let _ = writeln!(text, "{indent}{direction}  {}  {said}", self.name(address));
-        }
-        text
+        let (source, destination) = (self.name(connection.source), self.name(connection.destination));
+        let width = source.len().max(destination.len());
+        let said =
+            |end: &Option<End>| end.as_ref().map_or_else(|| "not judged: not a pod".to_owned(), reason);
+        format!(
+            "{indent}egress   {source:width$}  {}\n{indent}ingress  {destination:width$}  {}\n",
+            said(&ends.egress),
+            said(&ends.ingress)
+        )
     }
 
     fn name(&self, address: IpAddr) -> String {

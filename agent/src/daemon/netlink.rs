@@ -144,13 +144,13 @@ impl Netlink {
                 for attribute in &neighbour.attributes {
                     match attribute {
                         NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                            address = Some(IpAddr::V4(*v4))
+                            address = Some(IpAddr::V4(*v4));
                         }
                         NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                            address = Some(IpAddr::V6(*v6))
+                            address = Some(IpAddr::V6(*v6));
                         }
                         NeighbourAttribute::LinkLayerAddress(bytes) => {
-                            mac = bytes.as_slice().try_into().ok().map(Mac)
+                            mac = bytes.as_slice().try_into().ok().map(Mac);
                         }
                         _ => {}
                     }

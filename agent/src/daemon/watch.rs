@@ -124,7 +124,7 @@ impl Watcher {
                     self.watched.insert(path, watched);
                 }
                 Err(error) => {
-                    warn!(%error, path = %path.display(), "cannot watch; looking at it every {UNASKED:?} instead")
+                    warn!(%error, path = %path.display(), "cannot watch; looking at it every {UNASKED:?} instead");
                 }
             }
         }

@@ -54,7 +54,7 @@ fn check_transition(old: &Datapath, new: &Datapath) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn a_compiled_cluster_says_what_its_policies_say(

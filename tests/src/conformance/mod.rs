@@ -1,8 +1,7 @@
 //! Conformance: cases that say what Kubernetes means, and what weir makes of them.
 //!
-//! A case is a folder with an `expect.json`. Cases about [policies](policy) and [services](service) are run
-//! at a [level](Level); those about [objects](objects) that an API server refuses ask only the reader of
-//! manifests.
+//! A case is a folder with an `expect.json`. Cases about policies and [services](service) are run at a
+//! [level](Level); those about objects that an API server refuses ask only the reader of manifests.
 
 mod level;
 mod model;
@@ -27,7 +26,7 @@ pub use level::{Level, Observation};
 pub use model::Model;
 pub use report::{Finding, Outcome, Report};
 
-/// Runs every case below `directories` at `level`. After each, `progress` gets the number of cases that are
+/// Runs every case below `directories` at `level`. A case that cannot be run has failed. After each, `progress` gets the number of cases that are
 /// done and of all, and what was found in this one.
 pub fn run(
     directories: &[PathBuf],
@@ -42,24 +41,31 @@ pub fn run(
     }
     let mut report = Report::new(level.name());
     for (done, case) in cases.iter().enumerate() {
-        let findings = run_case(case, level).with_context(|| case.display().to_string())?;
+        let name = case.file_name().unwrap_or_default().to_string_lossy();
+        let findings = run_case(&name, case, level).unwrap_or_else(|error| {
+            vec![Finding {
+                case: name.to_string(),
+                step: String::new(),
+                subject: String::new(),
+                outcome: Outcome::failed("a case that runs", "an error", &format!("{error:#}")),
+            }]
+        });
         progress(done + 1, cases.len(), &findings);
         report.add(findings);
     }
     Ok(report)
 }
 
-fn run_case(directory: &Path, level: &mut dyn Level) -> anyhow::Result<Vec<Finding>> {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+fn run_case(name: &str, directory: &Path, level: &mut dyn Level) -> anyhow::Result<Vec<Finding>> {
     let text = fs::read(directory.join("expect.json")).context("expect.json")?;
     let expect: Value = serde_json::from_slice(&text).context("expect.json")?;
     let holds = |field| expect["steps"][0].get(field).is_some();
     if expect.get("valid").is_some() {
-        objects::run(&name, directory, &serde_json::from_value(expect)?)
+        objects::run(name, directory, &serde_json::from_value(expect)?)
     } else if holds("probes") {
-        policy::run(&name, directory, serde_json::from_value(expect)?, level)
+        policy::run(name, directory, serde_json::from_value(expect)?, level)
     } else if holds("packets") {
-        Ok(report::of_service(&name, level.run_service_case(directory)?))
+        Ok(report::of_service(name, level.run_service_case(directory)?))
     } else {
         anyhow::bail!("expect.json: none of `valid`, `steps[].probes` and `steps[].packets`")
     }

@@ -39,34 +39,38 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// Characters shown before and after the first marked one.
+    /// Characters shown before the marked part, and from its beginning on.
     const BEFORE: usize = 80;
     const AFTER: usize = 80;
 
     /// The line around the bytes from `start` to `end` of `text`, marked as far as they go on that line.
+    /// Looks no further than what it shows: a line may have megabytes, and as many errors.
     pub(super) fn new(text: &str, start: usize, end: usize) -> Self {
         let start = text.floor_char_boundary(start);
         let end = text.floor_char_boundary(end).max(start);
-        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-        let before = &text[line_start..start];
-        let marked = text[start..end.min(line_end)].trim_end();
-        let after = &text[start + marked.len()..line_end];
+        let (before, begins) = until_line_end(text[..start].chars().rev(), Self::BEFORE);
+        let (after, ends) = until_line_end(text[start..].chars(), Self::AFTER);
+        let marked = text[start..end].chars().take(after.len()).collect::<String>();
+        let marked = marked.trim_end().chars().count();
 
-        let skipped = before.chars().count().saturating_sub(Self::BEFORE);
-        let mut line = if skipped > 0 { "…".to_owned() } else { String::new() };
-        line.extend(before.chars().skip(skipped).map(Visible));
+        let mut line = String::from(if begins { "" } else { "…" });
+        line.extend(before.into_iter().rev().map(Visible));
         let indent = line.chars().count();
-        let clip = |text: &str, room: usize| match text.char_indices().nth(room) {
-            Some((cut, _)) => text[..cut].chars().map(Visible).collect::<String>() + "…",
-            None => text.chars().map(Visible).collect(),
-        };
-        let marked = clip(marked, Self::AFTER);
-        let width = marked.chars().count().max(1);
-        line.push_str(&marked);
-        line.push_str(clip(after, Self::AFTER.saturating_sub(width)).trim_end());
+        line.extend(after[..marked].iter().copied().map(Visible));
+        let width = (line.chars().count() - indent).max(1);
+        line.extend(after[marked..].iter().copied().map(Visible));
+        line.truncate(line.trim_end().len());
+        line.push_str(if ends { "" } else { "…" });
         Self { line, indent, width }
     }
+}
+
+/// The characters up to the end of the line, at most `most`, and whether that is all of the line.
+fn until_line_end(characters: impl Iterator<Item = char>, most: usize) -> (Vec<char>, bool) {
+    let mut line: Vec<_> = characters.take_while(|c| *c != '\n').take(most + 1).collect();
+    let is_all = line.len() <= most;
+    line.truncate(most);
+    (line, is_all)
 }
 
 /// What there is to say about some input, in the order of the files.

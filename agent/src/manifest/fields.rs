@@ -43,12 +43,13 @@ impl<'t> Node<'t> {
     }
 
     fn unknown_field(self, object: Self, name: &str, known: &[&str]) {
-        let kind = object.object().kind();
-        let path = object.path();
-        let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
-        let hint = suggest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let message = format!("unknown field {} in {kind}{dot}{path}{hint}", quote(name));
-        self.say_here(Severity::Error, message);
+        self.say_here(Severity::Error, || {
+            let kind = object.object().kind();
+            let path = object.path();
+            let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+            let hint = suggest(name, known).map(|near| format!("; did you mean `{near}`?"));
+            format!("unknown field {} in {kind}{dot}{path}{}", quote(name), hint.unwrap_or_default())
+        });
     }
 
     /// The value of its field `kind`.
@@ -210,9 +211,10 @@ impl<'t> Fields<'t> {
 
     /// Says that a field is not there.
     pub(crate) fn missing(&self, name: &str) {
-        let path = self.node.path();
-        let dot = if path.is_empty() { "" } else { "." };
-        self.node.say_here(Severity::Error, format!("{path}{dot}{name} is required"));
+        self.node.say_here(Severity::Error, || match self.node.path() {
+            path if path.is_empty() => format!("{name} is required"),
+            path => format!("{path}.{name} is required"),
+        });
     }
 
     /// Warns about the object as a whole.

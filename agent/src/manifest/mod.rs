@@ -1,7 +1,7 @@
 //! From files to a cluster: strict, with every error at its file, line and column.
 //!
-//! A document is parsed once, by serde-saphyr's event parser, into a [tree](tree) whose nodes know their
-//! places, and the readers of the [kinds] take typed and validated values straight out of it. The parser's
+//! A document is parsed once, by serde-saphyr's event parser, into a tree whose nodes know their
+//! places, and the readers of the kinds take typed and validated values straight out of it. The parser's
 //! serde side stops at the first error of a document and costs a synthesized map for each position; the
 //! tree gives every error of every document at once, a suggestion for each unknown field and a position for
 //! each value, in one pass, and a validated value is read and checked in the same expression.

@@ -76,13 +76,9 @@ impl<'t> Node<'t> {
         while let Some(source) = merged.pop() {
             let mut others = Vec::new();
             if source.direct_entries(&mut others, &mut merged).is_none() {
-                let Some(items) = source.items() else {
-                    source.error("expected an object to merge");
-                    continue;
-                };
                 // The first that has a key wins, and the last pushed is looked at first.
                 let first = merged.len();
-                merged.extend(items);
+                merged.extend(source.items().into_iter().flatten());
                 merged[first..].reverse();
             }
             for other in others {
@@ -172,14 +168,15 @@ impl<'t> Node<'t> {
     }
 
     fn say(self, severity: Severity, message: String) {
-        let path = self.path();
-        let message = if path.is_empty() { message } else { format!("{path}: {message}") };
-        self.say_here(severity, message);
+        self.say_here(severity, || match self.path() {
+            path if path.is_empty() => message,
+            path => format!("{path}: {message}"),
+        });
     }
 
     /// Adds a diagnostic about it whose message says itself what it is about.
-    pub(super) fn say_here(self, severity: Severity, message: String) {
-        self.tree.say(|| self.diagnostic(severity, message));
+    pub(super) fn say_here(self, severity: Severity, message: impl FnOnce() -> String) {
+        self.tree.say(|| self.diagnostic(severity, message()));
     }
 
     pub(super) fn diagnostic(self, severity: Severity, message: String) -> Diagnostic {

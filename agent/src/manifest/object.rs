@@ -51,8 +51,9 @@ impl Object {
     }
 }
 
-/// Groups of the API whose every kind is known, so that an unknown one is a slip of the pen.
-const KUBERNETES: &str = "k8s.io";
+/// Groups of Kubernetes itself end in it, or have no dot; in others a kind of the same name is something else.
+const KUBERNETES: &str = ".k8s.io";
+/// The group of weir's own kinds.
 const OURS: &str = "weir.dev";
 /// Kinds that decided traffic before ClusterNetworkPolicy did.
 const REPLACED: [&str; 2] = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
@@ -121,22 +122,22 @@ fn visit(
             }
         }
         Ok(None) => {
-            if kind.ends_with("NetworkPolicy") || kind.ends_with("NetworkPolicySpec") {
-                object.say_here(
-                    Severity::Warning,
-                    format!("{version} {kind} is skipped: weir does not enforce it"),
-                );
+            // Somebody else's policy, which its author may count on.
+            if kind.ends_with("NetworkPolicy") {
+                object.say_here(Severity::Warning, || {
+                    format!("{version} {kind} is skipped: weir does not enforce it")
+                });
             }
             *into.skipped.entry(format!("{version}/{kind}")).or_default() += 1;
         }
-        Err(message) => object.say_here(Severity::Error, message),
+        Err(message) => object.say_here(Severity::Error, || message),
     }
 }
 
 /// The kind that is meant; `None` for one that does not concern weir.
 fn recognize(version: &str, kind: &str) -> Result<Option<Kind>, String> {
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    let is_builtin = !group.contains('.') || group == KUBERNETES || group.ends_with(".k8s.io");
+    let is_builtin = !group.contains('.') || group.ends_with(KUBERNETES);
     if let Some(known) = Kind::ALL.into_iter().find(|known| known.name() == kind) {
         let own_group = known.api_version().rsplit_once('/').map_or("", |(group, _)| group);
         return match known.api_version() {

@@ -202,31 +202,42 @@ impl<'o, 't> Builder<'o, 't> {
         }
     }
 
-    /// Keys are scalars, and each stands in its mapping once.
+    /// Keys are words, each stands in its mapping once, and `<<` merges mappings.
     fn check_keys(&mut self, map: u32) {
         let mut seen: BTreeMap<&str, Mark> = BTreeMap::new();
         let mut bad = Vec::new();
         let (mut index, after) = (map + 1, self.entries[map as usize].after);
         while index < after {
             let key = &self.entries[index as usize];
+            let value = key.after;
+            let span = (key.start, key.end);
             match &key.data {
+                Data::Scalar { text, plain: true } if text == "<<" && !self.is_mergeable(value) => {
+                    bad.push((span, "expected an object to merge, or a list of them".to_owned()));
+                }
                 Data::Scalar { text, .. } => {
                     if let Some(first) = seen.insert(text, key.start) {
                         let line = self.origin.source(first).line;
-                        bad.push((
-                            (key.start, key.end),
-                            format!("{} is already set in line {line}", quote(text)),
-                        ));
+                        bad.push((span, format!("{} is already set in line {line}", quote(text))));
                     }
                 }
-                Data::List | Data::Map => bad.push(((key.start, key.end), "a key must be a word".to_owned())),
+                Data::List | Data::Map => bad.push((span, "a key must be a word".to_owned())),
             }
-            let value = key.after;
             index = self.entries.get(value as usize).map_or(after, |value| value.after);
         }
         for (span, message) in bad {
             self.error(span, message);
         }
+    }
+
+    fn is_mergeable(&self, value: u32) -> bool {
+        let is_map = |index: u32| matches!(self.entries[index as usize].data, Data::Map);
+        let Some(entry) = self.entries.get(value as usize) else { return false };
+        let mut item = value + 1;
+        while matches!(entry.data, Data::List) && item < entry.after && is_map(item) {
+            item = self.entries[item as usize].after;
+        }
+        is_map(value) || matches!(entry.data, Data::List) && item == entry.after
     }
 
     fn error(&mut self, span: (Mark, u32), message: String) {

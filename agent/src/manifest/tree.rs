@@ -16,7 +16,7 @@ use super::{
 use crate::source::Source;
 
 /// Errors kept of one document: nobody reads more, and each costs a walk to its place.
-const MAX_FOUND: usize = 10_000;
+const MAX_FOUND: usize = 1_000;
 
 /// The text that nodes come from.
 #[derive(Clone, Debug)]
@@ -87,15 +87,16 @@ impl<'t> Tree<'t> {
 
     /// Adds a diagnostic.
     pub(super) fn say(&self, diagnostic: impl FnOnce() -> Diagnostic) {
-        let mut found = self.found.borrow_mut();
-        match found.len() {
-            ..MAX_FOUND => found.push(diagnostic()),
-            MAX_FOUND => {
-                let message = "too many errors; what follows is not checked".to_owned();
-                found.push(Diagnostic { message, severity: Severity::Error, ..diagnostic() });
-            }
-            _ => {}
+        let count = self.found.borrow().len();
+        if count > MAX_FOUND {
+            return;
         }
+        let mut diagnostic = diagnostic();
+        if count == MAX_FOUND {
+            diagnostic.severity = Severity::Error;
+            diagnostic.message = "too many errors; what follows is not checked".to_owned();
+        }
+        self.found.borrow_mut().push(diagnostic);
     }
 
     /// What was found wrong so far; forgotten here.

@@ -34,6 +34,21 @@ fn an_alias_inside_of_its_own_anchor_is_an_error() {
 }
 
 #[test]
+fn merged_keys_yield_to_those_that_stand_there() {
+    let merge = |with: &str| {
+        format!("a: &a {{x: one, z: one}}\nb: &b {{x: two, w: two}}\nc: {{<<: {with}, z: own}}\n")
+    };
+    let json = |with: &str| manifest::to_json("x", &merge(with)).unwrap()[0]["c"].to_string();
+    assert_eq!(json("*a"), r#"{"x":"one","z":"own"}"#);
+    assert_eq!(json("[*b, *a]"), r#"{"w":"two","x":"two","z":"own"}"#);
+    for bad in ["1", "[1]", "null"] {
+        assert!(manifest::to_json("x", &merge(bad)).is_err(), "{bad}");
+    }
+    let misspelled = "{apiVersion: v1, kind: Namespace, metadata: {name: a}, <<: 1, sepc: {}}";
+    assert_eq!(errors(misspelled).len(), 2);
+}
+
+#[test]
 fn depth_is_bounded() {
     for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", "")] {
         let said = errors(&(open.repeat(10_000) + &close.repeat(10_000)));

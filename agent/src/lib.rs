@@ -8,4 +8,5 @@ pub mod cluster;
 pub mod compile;
 pub mod datapath;
 pub mod manifest;
+pub mod plan;
 pub mod source;

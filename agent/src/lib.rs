@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod compile;
 pub mod datapath;
+pub mod kernel;
 pub mod manifest;
 pub mod plan;
 pub mod source;

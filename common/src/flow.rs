@@ -275,7 +275,10 @@ mod tests {
     fn a_reply_key_turns_the_tuple_round() {
         let to = Tuple { src: V4(1), dst: V4(2), sport: Be16(3), dport: Be16(4) };
         let key = FlowKey::reply_to(&to, 9, 17);
-        assert_eq!(key, FlowKey { src: V4(2), dst: V4(1), sport: Be16(4), dport: Be16(3), scope: 9, protocol: 17 });
+        assert_eq!(
+            key,
+            FlowKey { src: V4(2), dst: V4(1), sport: Be16(4), dport: Be16(3), scope: 9, protocol: 17 }
+        );
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Array {
         })
     }
 
+    /// Elements in use and asked for.
+    pub(super) const fn needed(&self) -> u64 {
+        self.needed
+    }
+
     pub(super) const fn check(&self) -> Result<(), TooLarge> {
         if self.failed {
             return Err(TooLarge { map: self.map, needed: self.needed, capacity: self.capacity });

@@ -48,6 +48,7 @@ pub use self::{
     commit::{CommitError, CommitReport, commit},
     family::{Family, PerFamily},
     image::{Image, UNUSED},
+    policy::in_use,
     sizes::Sizes,
     write::{Change, MapWriter, Member, Write},
 };

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     ops::Range,
 };
 
@@ -15,7 +16,7 @@ use weir_common::policy::{
 };
 
 use super::{
-    Change, Image, Sizes, TooLarge, Write,
+    Change, Family, Image, Sizes, TooLarge, Write,
     array::{Array, check},
     image::run,
 };
@@ -52,6 +53,45 @@ pub(super) fn place(
 pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
     let live = image.live_rule_sets();
     image.peers.keys().filter(|key| !live.contains(&key.rule_set)).copied().collect()
+}
+
+/// Elements in use, by map, of all maps that an image tells about.
+pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
+    let mut used = Used::default();
+    for number in image.live_rule_sets() {
+        if let Some(set) = image.rule_sets.get(number as usize) {
+            used.add(image, number, set);
+        }
+    }
+    let elements = |ranges: Vec<Range<u32>>| {
+        let distinct = Array::new("", u32::MAX, ranges);
+        distinct.needed()
+    };
+    let mut in_use = BTreeMap::from([
+        ("RULE_SETS", elements(used.rule_sets)),
+        ("RULES", elements(used.rules)),
+        ("PORTS", elements(used.ports)),
+        ("VECTORS", elements(used.vectors)),
+        ("PEERS", image.peers.len() as u64),
+    ]);
+    for (family, maps) in Family::ALL.into_iter().zip([
+        ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4"],
+        ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6"],
+    ]) {
+        let of = |address: IpAddr| Family::of(address) == family;
+        let services = || image.frontends.iter().filter(|(key, _)| of(key.address));
+        let rings = services().flat_map(|(_, service)| [service.internal, service.external]);
+        let rings = rings.map(|ring| ring.offset..ring.offset + ring.len).collect();
+        let counts = [
+            image.endpoints.keys().filter(|address| of(**address)).count() as u64,
+            image.identities.keys().filter(|net| of(net.addr())).count() as u64,
+            services().count() as u64,
+            elements(rings),
+            image.members.keys().filter(|(_, backend)| of(backend.address)).count() as u64,
+        ];
+        in_use.extend(maps.into_iter().zip(counts));
+    }
+    in_use
 }
 
 /// What two rule sets must share, besides their rules and peers, for one to stand for the other.

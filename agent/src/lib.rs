@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod compile;
 pub mod daemon;
 pub mod datapath;
+pub mod kernel;
 pub mod manifest;
+pub mod plan;
 pub mod protocol;
 pub mod source;

@@ -8,7 +8,7 @@ use super::{
     Error,
     args::{self, ListOutput},
     client,
-    output::{Table, escape, escape_lines},
+    output::{Table, escape, json, yaml},
     print,
 };
 use crate::protocol::{Column, Listing, Request, Response, Row};
@@ -41,12 +41,10 @@ fn render(listing: &Listing, output: ListOutput) -> Result<(), Error> {
         ListOutput::Table => table(listing, false).to_string(),
         ListOutput::Wide => table(listing, true).to_string(),
         ListOutput::Name => listing.rows.iter().map(|row| format!("{}\n", escape(&row.object))).collect(),
-        // JSON escapes control characters itself, but not those that reorder text.
-        ListOutput::Json => format!("{:#}\n", list(listing)),
-        ListOutput::Yaml => serde_yaml::to_string(&list(listing))
-            .map_err(|error| Error { status: 1, message: format!("cannot write YAML: {error}") })?,
+        ListOutput::Json => json(&list(listing)),
+        ListOutput::Yaml => yaml(&list(listing)),
     };
-    print(&escape_lines(&text))
+    print(&text)
 }
 
 fn list(listing: &Listing) -> Value {

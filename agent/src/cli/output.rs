@@ -6,6 +6,8 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+use serde_json::Value;
+
 /// `text` with every character made visible that could steer a terminal or reorder what it shows: control
 /// characters, bidirectional and other invisible format characters. Names in manifests and packets come from
 /// others; a terminal must not obey them.
@@ -18,8 +20,32 @@ pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_unless(text, |c| c == '\n')
 }
 
+/// A value as JSON, with everything in it escaped that [`escape`] would make visible.
+pub(super) fn json(value: &Value) -> String {
+    let mut json = String::new();
+    // Beyond the control characters below U+0020, JSON leaves text as it is.
+    for c in format!("{value:#}").chars() {
+        if c != '\n' && steers(c) {
+            let mut units = [0; 2];
+            json.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            json.push(c);
+        }
+    }
+    json.push('\n');
+    json
+}
+
+/// A value as YAML; as JSON, which is YAML too, where something has to be escaped.
+pub(super) fn yaml(value: &Value) -> String {
+    match serde_yaml::to_string(value) {
+        Ok(yaml) if !yaml.contains(|c| c != '\n' && steers(c)) => yaml,
+        _ => json(value),
+    }
+}
+
 fn escape_unless(text: &str, kept: fn(char) -> bool) -> Cow<'_, str> {
-    let steers = |c: char| !kept(c) && (c.is_control() || is_invisible(c));
+    let steers = |c: char| !kept(c) && steers(c);
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
@@ -32,6 +58,10 @@ fn escape_unless(text: &str, kept: fn(char) -> bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() || is_invisible(c)
 }
 
 /// Format characters (Unicode category Cf), line and paragraph separators.
@@ -196,6 +226,17 @@ mod tests {
     #[test]
     fn lines_stay_lines_but_carriage_returns_do_not() {
         assert_eq!(escape_lines("one\ntwo\rthree"), "one\ntwo\\u{d}three");
+    }
+
+    #[test]
+    fn json_and_yaml_are_escaped_and_say_the_same() {
+        let value = serde_json::json!({ "a\u{202e}": "\u{1b}[31m\u{9b}\u{e0041}\n", "b": ["plain", 1] });
+
+        for text in [json(&value), yaml(&value)] {
+            assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}', '\u{e0041}']), "{text:?}");
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        }
+        assert_eq!(yaml(&serde_json::json!({ "a": "b" })), "a: b\n");
     }
 
     #[test]

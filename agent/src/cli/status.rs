@@ -8,7 +8,7 @@ use super::{
     Error,
     args::{self, StatusOutput},
     client,
-    output::{Style, Table, count, duration, escape, escape_lines, grouped},
+    output::{self, Style, Table, count, duration, escape, escape_lines, grouped},
     print,
 };
 use crate::protocol::{MapUsage, Request, Response, Status};
@@ -22,12 +22,9 @@ pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
     });
     let statuses: Vec<Status> = statuses.into_iter().map(|(_, status)| status).collect();
     let text = match args.output {
-        StatusOutput::Json => {
-            format!(
-                "{:#}\n",
-                json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "StatusList", "items": statuses })
-            )
-        }
+        StatusOutput::Json => output::json(
+            &json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "StatusList", "items": statuses }),
+        ),
         StatusOutput::Text => {
             statuses.iter().map(|status| render(status, Style::stdout())).collect::<Vec<_>>().join("\n")
         }

@@ -1,8 +1,14 @@
 //! What each request of a client comes to.
 
 use super::{
-    accepted::Accepted, difference, enforcer::Enforcer, engine::Engine, explain, interfaces::Network,
-    listing, overlay::find,
+    accepted::Accepted,
+    difference,
+    enforcer::Enforcer,
+    engine::{Active, Candidate, Engine},
+    explain,
+    interfaces::Network,
+    listing,
+    overlay::find,
 };
 use crate::{
     cluster::Objects,
@@ -61,6 +67,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let result = self.changed_by(change).and_then(|(accepted, objects)| {
             let candidate = self.plan(accepted)?;
             if dry_run {
+                self.check(&candidate)?;
                 return Ok(Changed { revision: self.accepted.revision, objects });
             }
             let before = self.accepted.clone();
@@ -88,15 +95,23 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         Ok(Changed { revision: self.accepted.revision, objects: Vec::new() })
     }
 
-    fn difference(&self, change: &Change) -> Result<Difference, Failure> {
+    fn difference(&mut self, change: &Change) -> Result<Difference, Failure> {
         let (accepted, _) = self.changed_by(change)?;
         let candidate = self.plan(accepted)?;
-        let nothing = super::engine::Active::default();
+        self.check(&candidate)?;
+        let nothing = Active::default();
         let active = self.active.as_ref().unwrap_or(&nothing);
         Ok(difference::difference(
             (&active.objects, &active.cluster),
             (&candidate.objects, &candidate.cluster),
         ))
+    }
+
+    /// Whether the kernel has room for `candidate`.
+    fn check(&mut self, candidate: &Candidate) -> Result<(), Failure> {
+        let interfaces =
+            self.active.as_ref().map(|active| active.resolution.interfaces.clone()).unwrap_or_default();
+        self.enforcer.check(&candidate.datapath, &interfaces).map_err(|error| self.refused_by_kernel(error))
     }
 
     /// The accepted state after `change`, and what becomes of the objects that it names.

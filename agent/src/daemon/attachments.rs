@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{
     accepted::Accepted,
-    enforcer::{Enforcer, Mac},
+    enforcer::{EnforceError, Enforcer, Mac},
     engine::Engine,
     interfaces::{self, Attachment, Named, Network, Resolution, Snapshot},
 };
@@ -35,7 +35,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             stays
         });
         accepted.freed.retain(|interface, index| snapshot.links.get(interface) == Some(index));
-        self.forget_gone(&snapshot);
+        self.repair(&snapshot);
 
         let mut resolution = interfaces::resolve(
             cluster,
@@ -52,12 +52,27 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 resolution.withdraw(&interface, &format!("interface {interface}: {error}"));
             }
         }
-        if let Some(uplink) = &resolution.uplink
-            && let Err(error) = self.enforcer.attach_uplink(uplink)
-        {
-            return Err(self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")));
-        }
+        self.attach_uplink(resolution.uplink.as_deref(), &snapshot)?;
         Ok(resolution)
+    }
+
+    fn attach_uplink(&mut self, uplink: Option<&str>, snapshot: &Snapshot) -> Result<(), Failure> {
+        let index = |name: &str| snapshot.links.get(name).copied();
+        let Some(uplink) = uplink.filter(|uplink| self.uplink.is_none() || self.uplink != index(uplink))
+        else {
+            return Ok(());
+        };
+        self.enforcer
+            .attach_uplink(uplink)
+            .map_err(|error| self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")))?;
+        let before = std::mem::replace(&mut self.uplink, index(uplink));
+        // The node's traffic has moved to another interface; the old one is an ordinary one again.
+        if let Some((old, _)) = snapshot.links.iter().find(|(_, index)| Some(**index) == before)
+            && let Err(error) = self.enforcer.detach(old)
+        {
+            warn!(interface = old, %error, "cannot detach from the former uplink");
+        }
+        Ok(())
     }
 
     /// `weir attach`.
@@ -113,8 +128,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 Failure::new(FailureKind::NotFound, format!("pod {pod} is on no interface of this node"))
             })?,
         };
-        let attached = self.enforcer.attached();
-        let Some(ifindex) = attached.get(&interface).copied() else {
+        let index = self.snapshot()?.links.get(&interface).copied();
+        let Some(ifindex) = index.filter(|&index| self.enforcer.is_attached(index)) else {
             return Err(Failure::new(FailureKind::NotFound, format!("weir is not on interface {interface}")));
         };
         let mut accepted = self.accepted.clone();
@@ -128,9 +143,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     fn detach_all(&mut self) -> Result<Vec<String>, Failure> {
-        let interfaces: BTreeSet<String> =
-            self.enforcer.programs().into_iter().map(|program| program.interface).collect();
-        self.enforcer.detach_all().map_err(|error| Failure::new(FailureKind::Kernel, error))?;
+        let failed = |error| Failure::new(FailureKind::Kernel, error);
+        let programs = self.enforcer.programs().map_err(failed)?;
+        let interfaces: BTreeSet<String> = programs.into_iter().map(|program| program.interface).collect();
+        self.enforcer.detach_all().map_err(failed)?;
         Ok(interfaces.into_iter().collect())
     }
 
@@ -161,25 +177,21 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             .map_err(|error| self.unchanged(FailureKind::Kernel, format!("cannot list interfaces: {error}")))
     }
 
-    fn attach_once(
-        &mut self,
-        interface: &str,
-        snapshot: &Snapshot,
-    ) -> Result<(), super::enforcer::EnforceError> {
-        match self.enforcer.attached().get(interface) {
-            Some(index) if snapshot.links.get(interface) == Some(index) => Ok(()),
+    fn attach_once(&mut self, interface: &str, snapshot: &Snapshot) -> Result<(), EnforceError> {
+        match snapshot.links.get(interface) {
+            Some(index) if self.enforcer.is_attached(*index) => Ok(()),
             _ => self.enforcer.attach_pod(interface),
         }
     }
 
-    /// Frees what is left of interfaces that are gone, or are others of the same name now.
-    fn forget_gone(&mut self, snapshot: &Snapshot) {
-        for (interface, index) in self.enforcer.attached() {
-            if snapshot.links.get(&interface) != Some(&index)
-                && let Err(error) = self.enforcer.detach(&interface)
-            {
-                warn!(interface, %error, "cannot forget an interface that is gone");
+    fn repair(&mut self, snapshot: &Snapshot) {
+        match self.enforcer.repair() {
+            Ok(repaired) => {
+                for (interface, _) in snapshot.links.iter().filter(|(_, index)| repaired.contains(index)) {
+                    warn!(interface, "somebody took the programs off; they are attached again");
+                }
             }
+            Err(error) => warn!(%error, "cannot look after the attached programs"),
         }
     }
 }

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_common::policy::Protocol;
 
-use super::{answer::qualified, overlay::find, verdicts::Verdicts};
+use super::{answer::qualified, overlay::find};
 use crate::{
     cluster::{self, Cluster, Name, Objects, Pod},
-    compile::CompileError,
-    datapath::Connection,
+    datapath::{Connection, Judgement, Network},
     protocol::{Difference, ObjectDifference, VerdictDifference},
 };
 
@@ -55,21 +54,18 @@ fn verdicts(before: &Cluster, after: &Cluster) -> Result<Vec<VerdictDifference>,
             "{connections} connections between pods: too many to compare their verdicts here"
         ));
     }
-    let (old, new) = (Verdicts::new(before), Verdicts::new(after));
+    let compile =
+        |cluster| Network::compile(cluster, &mut BTreeMap::new()).map_err(|error| error.to_string());
+    let (old, new) = (compile(before)?, compile(after)?);
     let mut changed = Vec::new();
     for source in pods.keys() {
         for (destination, pod) in &pods {
             for port in &pod.ports {
-                let allowed =
-                    |verdicts: &Verdicts<'_>, cluster: &Cluster| -> Result<Option<bool>, CompileError> {
-                        let pair = (&cluster.pods[*source], &cluster.pods[*destination]);
-                        connection(pair, port)
-                            .map(|connection| Ok(verdicts.ends(&connection)?.allowed()))
-                            .transpose()
-                    };
-                let before = allowed(&old, before).map_err(|error| error.to_string())?;
-                let after = allowed(&new, after).map_err(|error| error.to_string())?;
-                if let (Some(before), Some(after)) = (before, after)
+                let allowed = |network: &Network, cluster: &Cluster| {
+                    let connection = connection(&cluster.pods[*source], &cluster.pods[*destination], port)?;
+                    Some(matches!(network.connect(&connection), Judgement::Direct(path) if path.allowed()))
+                };
+                if let (Some(before), Some(after)) = (allowed(&old, before), allowed(&new, after))
                     && before != after
                 {
                     changed.push(VerdictDifference {
@@ -87,7 +83,7 @@ fn verdicts(before: &Cluster, after: &Cluster) -> Result<Vec<VerdictDifference>,
 }
 
 /// Over the first family that both have. `None`: there is none, or source and destination are one.
-fn connection((from, to): (&Pod, &Pod), port: &cluster::ContainerPort) -> Option<Connection> {
+fn connection(from: &Pod, to: &Pod, port: &cluster::ContainerPort) -> Option<Connection> {
     let protocol = match port.protocol {
         cluster::Protocol::Tcp => Protocol::Tcp,
         cluster::Protocol::Udp => Protocol::Udp,

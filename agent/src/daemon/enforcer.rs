@@ -1,11 +1,16 @@
 //! What the daemon needs of the kernel side, and no more, so that its logic is tested without root.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use weir_common::reason::{Counter, Hook, Reason};
 
 use crate::{
     datapath::Datapath,
+    plan::Interface,
     protocol::{MapUsage, Program},
 };
 
@@ -44,27 +49,18 @@ impl std::str::FromStr for Mac {
     }
 }
 
-/// Where a pod of this node hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
-    /// Host-side interface.
-    pub ifindex: u32,
-    /// MAC address of the pod's own end.
-    pub mac: Mac,
-}
-
-/// Why the kernel side did not do what it was told. What was in force before still is.
+/// Why the kernel side did not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
-    /// The desired datapath is larger than the maps.
-    #[error("{0}")]
-    TooLarge(String),
     /// Refused before anything was changed.
     #[error("{0}")]
     Refused(String),
     /// Refused half-way, and undone.
     #[error("{0}")]
     RolledBack(String),
+    /// Refused half-way, and not all of it could be undone.
+    #[error("{0}")]
+    Mixed(String),
 }
 
 /// Packets so far.
@@ -79,7 +75,11 @@ pub(super) struct Counters {
 /// The kernel side of one node.
 pub(super) trait Enforcer {
     /// Whether `datapath` fits into the maps.
-    fn check(&self, datapath: &Datapath) -> Result<(), EnforceError>;
+    fn check(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<(), EnforceError>;
 
     /// Brings the kernel to `datapath`, as a whole or not at all. Endpoints are those whose address is in
     /// `interfaces`; all others of this node stay closed.
@@ -95,23 +95,27 @@ pub(super) trait Enforcer {
     /// Hangs the programs on the uplink.
     fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError>;
 
-    /// Takes the programs off an interface, which need not exist any more.
+    /// Takes the programs off an interface.
     fn detach(&mut self, interface: &str) -> Result<(), EnforceError>;
+
+    /// Forgets interfaces that are gone, and hangs programs back on those that somebody took them off, whose
+    /// numbers it gives.
+    fn repair(&mut self) -> Result<BTreeSet<u32>, EnforceError>;
 
     /// Removes every program, map and pin.
     fn detach_all(&mut self) -> Result<(), EnforceError>;
 
-    /// Pod interfaces that programs hang on, with the number each had when they were attached.
-    fn attached(&self) -> BTreeMap<String, u32>;
+    /// Whether programs hang on the interface with this number.
+    fn is_attached(&self, ifindex: u32) -> bool;
 
     /// Programs in place, for people.
-    fn programs(&self) -> Vec<Program>;
+    fn programs(&self) -> Result<Vec<Program>, EnforceError>;
 
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
 
     /// How full the maps are.
-    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError>;
+    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError>;
 }
 
 #[cfg(test)]

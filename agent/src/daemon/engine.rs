@@ -3,13 +3,15 @@
 //! Every change goes the same way: objects → cluster → datapath → interfaces → state made durable → kernel →
 //! state published. Whatever fails on it leaves the revision before in force, in the kernel and on disk.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
     accepted::{self, Accepted, Since, Stored},
     enforcer::{EnforceError, Enforcer},
+    events::Names,
     interfaces::{Network, Resolution},
     state::{Directory, StateError},
 };
@@ -57,12 +59,16 @@ pub(super) struct Engine<E, N> {
     /// The accepted state before the last change by a client, for [`crate::protocol::Request::Undo`].
     pub(super) previous: Option<Accepted>,
     pub(super) active: Option<Active>,
+    /// Number of the interface that is attached as the uplink.
+    pub(super) uplink: Option<u32>,
     /// Changes refused since the start.
     pub(super) refused: u64,
     /// Why the watched manifests are not in force.
     pub(super) last_error: Option<String>,
     /// Why the accepted state could not be published.
     pub(super) state_error: Option<String>,
+    /// For those who put events into words.
+    names: watch::Sender<Arc<Names>>,
 }
 
 /// What is enforced, in every form on the way from manifests to maps.
@@ -90,6 +96,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         directory: Directory,
         enforcer: E,
         network: N,
+        names: watch::Sender<Arc<Names>>,
     ) -> Result<Self, StartError> {
         let stored: Option<Stored> = directory.load()?;
         let restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
@@ -103,9 +110,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             accepted: restored.unwrap_or_default(),
             previous: None,
             active: None,
+            uplink: None,
             refused: 0,
             last_error: None,
             state_error: None,
+            names,
         };
         match engine.reload() {
             Ok(()) => {}
@@ -187,7 +196,6 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let mut numbers = self.numbers.clone();
         let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
             .map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        self.enforcer.check(&datapath).map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
         Ok(Candidate { accepted, objects, cluster, datapath, numbers })
     }
 
@@ -228,6 +236,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             "enforced"
         );
         self.accepted = accepted;
+        self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
         self.active = Some(Active { objects, cluster, datapath, resolution });
         self.bring_up_enforced();
         Ok(())
@@ -250,12 +259,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         Failure::new(FailureKind::Input, refusal(found, self.accepted.revision))
     }
 
-    fn refused_by_kernel(&self, error: EnforceError) -> Failure {
-        let kind = match error {
-            EnforceError::TooLarge(_) | EnforceError::Refused(_) => FailureKind::Kernel,
-            EnforceError::RolledBack(_) => FailureKind::RolledBack,
-        };
-        self.unchanged(kind, error)
+    pub(super) fn refused_by_kernel(&self, error: EnforceError) -> Failure {
+        match error {
+            EnforceError::Refused(why) => self.unchanged(FailureKind::Kernel, why),
+            EnforceError::RolledBack(why) => self.unchanged(FailureKind::RolledBack, why),
+            EnforceError::Mixed(why) => Failure::new(FailureKind::Kernel, why),
+        }
     }
 }
 

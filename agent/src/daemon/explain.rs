@@ -1,13 +1,12 @@
 //! `weir explain`: the verdict on a connection, and what decided it at each end.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
-use weir_common::policy::{Protocol, RULE_OWN_NODE, RULE_SELF};
+use weir_common::policy::Protocol;
 
-use super::verdicts::{End, Ends, Verdicts};
 use crate::{
-    cluster::{Cluster, Name, Pod},
-    datapath::{Connection, Judgement, Origin, RuleOrigin},
+    cluster::{Cluster, Name},
+    datapath::{Connection, Judgement, Network, RuleOrigin},
 };
 
 /// Whether the connection from `source` to `destination` is allowed, and why. The first word of the text is the
@@ -20,122 +19,78 @@ pub fn explain(cluster: &Cluster, source: &str, destination: &str) -> Result<(bo
         .iter()
         .find_map(|from| Some((*from, *destinations.iter().find(|to| to.is_ipv4() == from.is_ipv4())?)))
         .ok_or_else(|| format!("{source} and {destination} have no address of one family"))?;
-    let question = Question {
-        cluster,
-        verdicts: Verdicts::new(cluster),
-        connection: Connection { source: from, destination: to, protocol, port },
-    };
-    let (allowed, text) = question.answer()?;
+
+    let network = Network::compile(cluster, &mut BTreeMap::new()).map_err(|error| error.to_string())?;
+    let connection = Connection { source: from, destination: to, protocol, port };
+    let (allowed, text) = judgement(cluster, &network, &connection);
     let verdict = if allowed { "ALLOWED" } else { "DENIED" };
-    let to = question.name(to);
-    Ok((allowed, format!("{verdict} {} -> {to}:{port}/{}\n{text}", question.name(from), name_of(protocol))))
+    let (from, to) = (name(cluster, from), name(cluster, to));
+    Ok((allowed, format!("{verdict} {from} -> {to}:{port}/{}\n{text}", protocol_name(protocol))))
 }
 
-struct Question<'a> {
-    cluster: &'a Cluster,
-    verdicts: Verdicts<'a>,
-    connection: Connection,
-}
-
-impl Question<'_> {
-    fn answer(&self) -> Result<(bool, String), String> {
-        let Some((node, origin)) = self.first_node() else {
-            return Ok((true, "  neither end is a pod or a service: weir does not judge it\n".to_owned()));
-        };
-        let datapath = self.verdicts.datapath(&node).map_err(|error| error.to_string())?;
-        match datapath.judge(origin, &self.connection) {
-            Judgement::InvalidSource => {
-                Ok((false, format!("  node {node} drops it: the source is not the sender's own address\n")))
-            }
-            Judgement::Dropped => {
-                Ok((false, format!("  node {node} drops it: the service has nothing for this client\n")))
-            }
-            Judgement::Rejected => Ok((
-                false,
-                format!("  node {node} rejects it: the service has no endpoint, or not this port\n"),
-            )),
-            Judgement::Direct(_) => {
-                let ends = self.ends(&self.connection)?;
-                Ok((ends.allowed(), self.describe(&self.connection, &ends, "  ")))
-            }
-            Judgement::Balanced(backends) => {
-                let mut text = String::new();
-                let mut all = true;
-                for backend in backends.keys() {
-                    let connection =
-                        Connection { destination: backend.address, port: backend.port, ..self.connection };
-                    let ends = self.ends(&connection)?;
-                    all &= ends.allowed();
-                    let verdict = if ends.allowed() { "allowed" } else { "denied" };
-                    let _ =
-                        writeln!(text, "  backend {}:{} {verdict}", self.name(backend.address), backend.port);
-                    text.push_str(&self.describe(&connection, &ends, "    "));
-                }
-                Ok((all, text))
-            }
+fn judgement(cluster: &Cluster, network: &Network, connection: &Connection) -> (bool, String) {
+    match network.connect(connection) {
+        Judgement::InvalidSource => {
+            (false, "  dropped: the source is not the sender's own address\n".to_owned())
         }
-    }
-
-    /// The node that sees the connection first: the sender's, else the receiver's, else any.
-    fn first_node(&self) -> Option<(String, Origin)> {
-        let node_of = |address| self.verdicts.pod(address).and_then(|pod| pod.node.clone());
-        let own = self.cluster.nodes.values().find(|node| node.addresses.contains(&self.connection.source));
-        let any = || self.cluster.nodes.keys().next().cloned();
-        node_of(self.connection.source)
-            .map(|node| (node, Origin::Pod))
-            .or_else(|| own.map(|node| (node.name.clone(), Origin::Node)))
-            .or_else(|| Some((node_of(self.connection.destination).or_else(any)?, Origin::Outside)))
-    }
-
-    fn ends(&self, connection: &Connection) -> Result<Ends, String> {
-        self.verdicts.ends(connection).map_err(|error| error.to_string())
-    }
-
-    fn describe(&self, connection: &Connection, ends: &Ends, indent: &str) -> String {
-        let (source, destination) = (self.name(connection.source), self.name(connection.destination));
-        let width = source.len().max(destination.len());
-        let said =
-            |end: &Option<End>| end.as_ref().map_or_else(|| "not judged: not a pod".to_owned(), reason);
-        format!(
-            "{indent}egress   {source:width$}  {}\n{indent}ingress  {destination:width$}  {}\n",
-            said(&ends.egress),
-            said(&ends.ingress)
-        )
-    }
-
-    fn name(&self, address: IpAddr) -> String {
-        let pod = self.verdicts.pod(address).map(|pod| pod.name.to_string());
-        let service = || {
-            let found = self.cluster.services.values().find(|service| service.cluster_ips.contains(&address));
-            found.map(|service| format!("service {}", service.name))
-        };
-        let plain = || if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-        pod.or_else(service).unwrap_or_else(plain)
+        Judgement::Dropped => (false, "  dropped: the service has nothing for this client\n".to_owned()),
+        Judgement::Rejected => {
+            (false, "  rejected: the service has no endpoint, or not this port\n".to_owned())
+        }
+        Judgement::Direct(path) => (path.allowed(), ends(cluster, network, connection, "  ")),
+        Judgement::Balanced(backends) => {
+            let mut text = String::new();
+            for (backend, path) in &backends {
+                let verdict = if path.allowed() { "allowed" } else { "denied" };
+                let _ =
+                    writeln!(text, "  backend {}:{} {verdict}", name(cluster, backend.address), backend.port);
+                let connection =
+                    Connection { destination: backend.address, port: backend.port, ..*connection };
+                text.push_str(&ends(cluster, network, &connection, "    "));
+            }
+            (backends.values().all(|path| path.allowed()), text)
+        }
     }
 }
 
-fn reason(end: &End) -> String {
-    let verdict = if end.decision.allowed { "allowed" } else { "denied" };
-    let why = match (&end.origin, end.decision.rule) {
-        (Some(RuleOrigin::Policy { policy, ingress, index, source }), _) => {
-            format!("rule {} {index} of NetworkPolicy {policy} ({source})", direction(*ingress))
-        }
-        (Some(RuleOrigin::ClusterPolicy { policy, ingress, index, name, source }), _) => {
-            let name = name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default();
-            format!("rule {} {index}{name} of ClusterNetworkPolicy {policy} ({source})", direction(*ingress))
-        }
-        (Some(origin @ RuleOrigin::Isolation { .. }), _) => {
-            format!("no rule allows it, and the pod is isolated by {}", origin.policies().join(", "))
-        }
-        (None, RULE_OWN_NODE) => "a pod's own node always reaches it".to_owned(),
-        (None, RULE_SELF) => "a pod always reaches itself".to_owned(),
-        (None, _) => "no policy decides it".to_owned(),
-    };
-    format!("{verdict}: {why}")
+fn ends(cluster: &Cluster, network: &Network, connection: &Connection, indent: &str) -> String {
+    let explanations = network.explain(connection);
+    if explanations.is_empty() {
+        return format!("{indent}neither end is a pod: weir does not judge it\n");
+    }
+    let texts = explanations.iter().map(|explanation| explanation.text(cluster));
+    texts.flat_map(|text| text.lines().map(|line| format!("{indent}{line}\n")).collect::<Vec<_>>()).collect()
 }
 
-const fn direction(ingress: bool) -> &'static str {
-    if ingress { "ingress" } else { "egress" }
+/// Where a rule comes from, in a few words.
+pub(super) fn origin_text(origin: &RuleOrigin) -> String {
+    let list = |ingress: bool| if ingress { "ingress" } else { "egress" };
+    match origin {
+        RuleOrigin::Policy { policy, ingress, index, source } => {
+            format!("{policy} {}[{index}] ({source})", list(*ingress))
+        }
+        RuleOrigin::ClusterPolicy { policy, ingress, index, source, .. } => {
+            format!("{policy} {}[{index}] ({source})", list(*ingress))
+        }
+        RuleOrigin::Isolation { policies, .. } => {
+            let names: Vec<_> =
+                policies.iter().map(|(policy, source)| format!("{policy} ({source})")).collect();
+            format!("isolated by {}", names.join(", "))
+        }
+    }
+}
+
+fn name(cluster: &Cluster, address: IpAddr) -> String {
+    let pod = cluster.pods.values().find(|pod| pod.is_networked() && pod.addresses.contains(&address));
+    let service = || cluster.services.values().find(|service| service.cluster_ips.contains(&address));
+    match pod {
+        Some(pod) => pod.name.to_string(),
+        None => match service() {
+            Some(service) => format!("service {}", service.name),
+            None if address.is_ipv6() => format!("[{address}]"),
+            None => address.to_string(),
+        },
+    }
 }
 
 /// `DST:PORT[/PROTO]`.
@@ -153,7 +108,7 @@ fn split_port(text: &str) -> Result<(&str, u16, Protocol), String> {
     Ok((host, port, protocol))
 }
 
-const fn name_of(protocol: Protocol) -> &'static str {
+const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
@@ -171,7 +126,7 @@ fn addresses(cluster: &Cluster, text: &str) -> Result<Vec<IpAddr>, String> {
     let found = match text.split_once('/') {
         Some((namespace, name)) => {
             let name = Name { namespace: namespace.to_owned(), name: name.to_owned() };
-            let pod = cluster.pods.get(&name).map(|pod: &Pod| pod.addresses.clone());
+            let pod = cluster.pods.get(&name).map(|pod| pod.addresses.clone());
             pod.or_else(|| cluster.services.get(&name).map(|service| service.cluster_ips.clone()))
         }
         None => cluster.nodes.get(text).map(|node| node.addresses.clone()),

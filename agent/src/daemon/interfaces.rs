@@ -6,8 +6,11 @@ use std::{
     net::IpAddr,
 };
 
-use super::enforcer::{Interface, Mac};
-use crate::cluster::{Cluster, Name, Node, Pod};
+use super::enforcer::Mac;
+use crate::{
+    cluster::{Cluster, Name, Node, Pod},
+    plan::Interface,
+};
 
 /// Annotation of a Pod: its host-side interface.
 const POD_INTERFACE: &str = "weir.dev/interface";
@@ -135,7 +138,7 @@ pub(super) fn resolve(
                     "the MAC address behind interface {name} is not known; give it with `weir attach --mac`"
                 )
             })?;
-            Ok((name, Interface { ifindex, mac }))
+            Ok((name, Interface { ifindex, mac: mac.0 }))
         });
         match found {
             Ok((name, interface)) => {

@@ -1,64 +1,198 @@
-//! TEMPORARY
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+//! The kernel side as the daemon's [`Enforcer`].
 
-use tokio::runtime::Runtime;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    enforcer::{Counters, EnforceError, Enforcer, Interface},
-    run::{Options, RunError, run_with},
+    enforcer::{Counters, EnforceError, Enforcer},
+    run::{AttachMode, Options},
 };
 use crate::{
     datapath::Datapath,
+    kernel::{self, Events, Kernel, KernelError, ProgramLog, netlink::Netlink, pins::Pins},
+    plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
 };
 
-#[derive(Default)]
-struct Memory(BTreeMap<String, u32>);
+/// The programs, as `cargo xtask build` made them.
+static OBJECT: &[u8] = include_bytes!(env!("WEIR_EBPF_OBJECT"));
 
-impl Enforcer for Memory {
-    fn check(&self, _: &Datapath) -> Result<(), EnforceError> {
+/// The kernel side, opened.
+pub(super) struct Opened {
+    pub(super) enforcer: KernelEnforcer,
+    pub(super) events: Events,
+    /// The programs' own log, when it is on.
+    pub(super) log: Option<ProgramLog>,
+}
+
+/// Loads the programs and adopts what is pinned. Within a tokio runtime.
+pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
+    if OBJECT.is_empty() {
+        return Err(EnforceError::Refused(
+            "this build of weir carries no kernel programs; build it with `cargo xtask build`".to_owned(),
+        ));
+    }
+    let mut kernel = Kernel::open(OBJECT, &kernel_options(options))?;
+    let log = if options.program_log { kernel.take_log()? } else { None };
+    let events = kernel.events()?;
+    Ok(Opened { enforcer: KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() }, events, log })
+}
+
+/// Removes what agents with these pins have left, and names the interfaces that it frees. Needs no agent.
+pub fn remove_pins(pins: &Path) -> Result<Vec<String>, EnforceError> {
+    let attached: BTreeSet<u32> =
+        Pins::new(pins).attached().into_iter().map(|(ifindex, _)| ifindex).collect();
+    let links = Netlink::open()?.links()?;
+    let errors = kernel::detach_all(pins);
+    if errors.is_empty() {
+        return Ok(links
+            .into_iter()
+            .filter(|link| attached.contains(&link.index))
+            .map(|link| link.name)
+            .collect());
+    }
+    Err(EnforceError::Refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+fn kernel_options(options: &Options) -> kernel::Options {
+    kernel::Options {
+        pins: options.bpffs.clone(),
+        sizes: Sizes::default(),
+        // The levels of the `log` crate: 4 is debug.
+        log_level: if options.program_log { 4 } else { 0 },
+        attach_mode: match options.attach_mode {
+            AttachMode::Auto => None,
+            AttachMode::Tcx => Some(kernel::AttachMode::Tcx),
+            AttachMode::Clsact => Some(kernel::AttachMode::Clsact),
+        },
+        events: weir_common::state::events::DROPS | weir_common::state::events::FLOWS,
+    }
+}
+
+/// A [`Kernel`], until everything is removed.
+pub(super) struct KernelEnforcer {
+    /// `None` after everything was removed.
+    kernel: Option<Kernel>,
+    pins: PathBuf,
+}
+
+impl KernelEnforcer {
+    fn kernel(&mut self) -> Result<&mut Kernel, EnforceError> {
+        self.kernel.as_mut().ok_or_else(removed)
+    }
+}
+
+fn removed() -> EnforceError {
+    EnforceError::Refused("everything was detached".to_owned())
+}
+
+impl Enforcer for KernelEnforcer {
+    fn check(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<(), EnforceError> {
+        Ok(self.kernel()?.check(datapath, interfaces)?)
+    }
+
+    fn commit(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<(), EnforceError> {
+        let report = self.kernel()?.commit(datapath, interfaces)?;
+        if let Some(left_over) = report.left_over {
+            tracing::warn!(
+                "what is no longer used could not be removed, the next commit tries again: {left_over}"
+            );
+        }
+        tracing::debug!(epoch = report.revision, writes = ?report.writes, duration = ?report.duration, "committed");
         Ok(())
     }
-    fn commit(&mut self, _: &Datapath, _: &BTreeMap<IpAddr, Interface>) -> Result<(), EnforceError> {
-        Ok(())
-    }
+
     fn attach_pod(&mut self, interface: &str) -> Result<(), EnforceError> {
-        let index =
-            nix::net::if_::if_nametoindex(interface).map_err(|e| EnforceError::Refused(e.to_string()))?;
-        self.0.insert(interface.into(), index);
+        self.kernel()?.attach_pod(interface)?;
         Ok(())
     }
-    fn attach_uplink(&mut self, _: &str) -> Result<(), EnforceError> {
+
+    fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError> {
+        self.kernel()?.attach_uplink(interface)?;
         Ok(())
     }
+
     fn detach(&mut self, interface: &str) -> Result<(), EnforceError> {
-        self.0.remove(interface);
-        Ok(())
+        let kernel = self.kernel()?;
+        let link = kernel.netlink().link(interface)?;
+        match kernel.detach(&link).into_iter().next() {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
     }
+
+    fn repair(&mut self) -> Result<BTreeSet<u32>, EnforceError> {
+        Ok(self.kernel()?.repair()?.into_iter().map(|(ifindex, _)| ifindex).collect())
+    }
+
     fn detach_all(&mut self) -> Result<(), EnforceError> {
-        self.0.clear();
-        Ok(())
+        // Closed first: it holds the lock of the pins, and descriptors of what is removed.
+        self.kernel = None;
+        remove_pins(&self.pins).map(drop)
     }
-    fn attached(&self) -> BTreeMap<String, u32> {
-        self.0.clone()
+
+    fn is_attached(&self, ifindex: u32) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.is_attached(ifindex))
     }
-    fn programs(&self) -> Vec<Program> {
-        Vec::new()
+
+    fn programs(&self) -> Result<Vec<Program>, EnforceError> {
+        let kernel = self.kernel.as_ref().ok_or_else(removed)?;
+        let links = kernel.netlink().links()?;
+        let program = |(ifindex, program): &(u32, kernel::Program)| {
+            let link = links.iter().find(|link| link.index == *ifindex)?;
+            Some(Program {
+                program: program.name().to_owned(),
+                interface: link.name.clone(),
+                mode: kernel.attach_mode().to_string(),
+            })
+        };
+        Ok(kernel.attached().iter().filter_map(program).collect())
     }
+
     fn counters(&self) -> Result<Counters, EnforceError> {
-        Ok(Counters::default())
+        let kernel = self.kernel.as_ref().ok_or_else(removed)?;
+        let mut drops = kernel.drops()?;
+        drops.retain(|(_, _, counter)| counter.packets > 0);
+        Ok(Counters { forwarded: kernel.forwarded()?, drops })
     }
-    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {
-        Ok(Vec::new())
+
+    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError> {
+        let usage = self.kernel()?.map_usage()?;
+        let usage = usage.into_iter().map(|usage| MapUsage {
+            map: usage.map.to_owned(),
+            used: usage.entries,
+            capacity: usage.capacity,
+        });
+        Ok(usage.collect())
     }
 }
 
-/// Runs.
-pub fn run(options: &Options) -> Result<(), RunError> {
-    run_with(options, |_: &Options, _: &Runtime| Ok(Memory::default()))
-}
-
-/// Removes.
-pub fn remove_pins(_: &Path) -> Result<Vec<String>, EnforceError> {
-    Ok(Vec::new())
+impl From<KernelError> for EnforceError {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::TooLarge(why) => {
+                Self::Refused(format!("{why}; larger maps take `weir detach --all` and a restart"))
+            }
+            // The kernel's epoch is not the revision that people see.
+            KernelError::Commit(CommitError::RolledBack { map, error, .. }) => {
+                Self::RolledBack(format!("cannot write {map}: {error}; rolled back"))
+            }
+            KernelError::Commit(CommitError::Mixed { map, error, at, second, .. }) => Self::Mixed(format!(
+                "cannot write {map}: {error}; and the roll-back failed at {at}: {second}: each pod is held to the \
+                 revision before or to the refused one until the next apply"
+            )),
+            other => Self::Refused(other.to_string()),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{answer::qualified, engine::Active, overlay::find};
+use super::{answer::qualified, enforcer::Mac, engine::Active, overlay::find};
 use crate::{
     cluster::{Name, NetworkPolicy, PeerKind, Pod, PodSet, PolicyPeer, Service},
     datapath::{Datapath, Endpoint},
@@ -157,7 +157,7 @@ impl View<'_> {
                 rule_set(datapath, first.and_then(|endpoint| endpoint.ingress)),
                 rule_set(datapath, first.and_then(|endpoint| endpoint.egress)),
                 state.to_owned(),
-                mac.map(|interface| interface.mac.to_string()).unwrap_or_default(),
+                mac.map(|interface| Mac(interface.mac).to_string()).unwrap_or_default(),
                 waiting.cloned().unwrap_or_default(),
             ];
             let view = json!({
@@ -167,7 +167,7 @@ impl View<'_> {
                 "status": {
                     "node": self.node,
                     "interface": interface,
-                    "mac": mac.map(|interface| interface.mac.to_string()),
+                    "mac": mac.map(|interface| Mac(interface.mac).to_string()),
                     "addresses": pod.addresses,
                     "identities": identities,
                     "ingressRuleSet": first.and_then(|endpoint| endpoint.ingress),

@@ -9,11 +9,13 @@ mod attachments;
 mod difference;
 mod enforcer;
 mod engine;
+mod events;
 pub mod explain;
 mod interfaces;
 mod kernel;
 mod leftovers;
 mod listing;
+mod manifests;
 mod netlink;
 mod overlay;
 mod report;
@@ -22,12 +24,10 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
-mod verdicts;
-mod watch;
 
 pub use self::{
     engine::refusal,
-    kernel::{remove_pins, run},
+    kernel::remove_pins,
     leftovers::{Leftovers, Places},
-    run::{AttachMode, Options, RunError, default_bpffs},
+    run::{AttachMode, Options, RunError, default_bpffs, run},
 };

@@ -3,24 +3,26 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
 };
 use tracing::{info, warn};
 
 use super::{
-    enforcer::{EnforceError, Enforcer},
+    enforcer::Enforcer,
     engine::{Engine, Settings, StartError, first_state},
+    events,
     interfaces::Network,
-    netlink::{self, Netlink},
+    kernel, manifests,
+    netlink::{self, HostNetwork},
     socket::{Command, Limits, Server},
     state::{Directory, StateError},
-    watch,
 };
 use crate::protocol::{Detach, Request, Response};
 
@@ -77,25 +79,28 @@ pub fn default_bpffs() -> PathBuf {
 }
 
 /// Runs an agent until it is told to end. What it enforces stays in force.
-pub(super) fn run_with<E: Enforcer>(
-    options: &Options,
-    open: impl FnOnce(&Options, &Runtime) -> Result<E, EnforceError>,
-) -> Result<(), RunError> {
+pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
     // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
     first_state(&directory, &options.manifests)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut inbox = Inbox::new(&runtime, options)?;
-    let network = Netlink::connect(runtime.handle())?;
-    let enforcer = open(options, &runtime).map_err(|error| RunError::Refused(error.to_string()))?;
+    let _context = runtime.enter();
+    let mut inbox = Inbox::new(options)?;
+    let kernel = kernel::open(options).map_err(|error| RunError::Refused(error.to_string()))?;
+    if let Some(log) = kernel.log {
+        tokio::spawn(log.forward());
+    }
+    let (publish_names, names) = watch::channel(Arc::default());
+    tokio::spawn(events::pump(kernel.events, names, inbox.events.clone()));
 
     let settings = Settings {
         node: options.node.clone(),
         manifests: options.manifests.clone(),
         uplink: options.uplink.clone(),
     };
-    let mut engine = Engine::start(settings, directory, enforcer, network)?;
-    inbox.listen(&runtime, &options.state)?;
+    let mut engine =
+        Engine::start(settings, directory, kernel.enforcer, HostNetwork::open()?, publish_names)?;
+    inbox.listen(&options.state)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");
     }
@@ -122,13 +127,16 @@ enum Message {
 }
 
 impl Inbox {
-    fn new(runtime: &Runtime, options: &Options) -> io::Result<Self> {
-        let _context = runtime.enter();
+    fn new(options: &Options) -> io::Result<Self> {
         // A word that something changed says the same as two.
         let (manifests_changed, manifests) = mpsc::channel(1);
         let (interfaces_changed, interfaces) = mpsc::channel(1);
-        runtime.spawn(watch::watch(options.manifests.clone(), manifests_changed));
-        netlink::watch(runtime.handle(), interfaces_changed)?;
+        tokio::spawn(manifests::watch(options.manifests.clone(), manifests_changed));
+        tokio::spawn(async {
+            if let Err(error) = netlink::watch(interfaces_changed).await {
+                warn!(%error, "interfaces cannot be watched any more; they are looked at with the manifests");
+            }
+        });
         let (send_commands, commands) = mpsc::channel(16);
         let (events, _) = broadcast::channel(EVENTS);
         Ok(Self {
@@ -142,10 +150,9 @@ impl Inbox {
         })
     }
 
-    fn listen(&self, runtime: &Runtime, state: &Path) -> io::Result<()> {
-        let _context = runtime.enter();
+    fn listen(&self, state: &Path) -> io::Result<()> {
         let server = Server::bind(state, Limits::default())?;
-        runtime.spawn(server.serve(self.send_commands.clone(), self.events.clone()));
+        tokio::spawn(server.serve(self.send_commands.clone(), self.events.clone()));
         Ok(())
     }
 

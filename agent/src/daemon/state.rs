@@ -175,7 +175,7 @@ impl Pending<'_> {
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options
 }
 

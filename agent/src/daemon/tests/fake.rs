@@ -10,10 +10,11 @@ use std::{
 
 use crate::{
     daemon::{
-        enforcer::{Counters, EnforceError, Enforcer, Interface, Mac},
+        enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
     },
     datapath::Datapath,
+    plan::Interface,
     protocol::{MapUsage, Program},
 };
 
@@ -48,7 +49,7 @@ impl World {
 pub(super) struct Fake(pub(super) Rc<RefCell<World>>);
 
 impl Enforcer for Fake {
-    fn check(&self, _: &Datapath) -> Result<(), EnforceError> {
+    fn check(&mut self, _: &Datapath, _: &BTreeMap<IpAddr, Interface>) -> Result<(), EnforceError> {
         Ok(())
     }
 
@@ -96,24 +97,30 @@ impl Enforcer for Fake {
         Ok(())
     }
 
-    fn attached(&self) -> BTreeMap<String, u32> {
-        self.0.borrow().attached.clone()
+    fn repair(&mut self) -> Result<BTreeSet<u32>, EnforceError> {
+        let World { attached, links, .. } = &mut *self.0.borrow_mut();
+        attached.retain(|name, index| links.get(name) == Some(index));
+        Ok(BTreeSet::new())
     }
 
-    fn programs(&self) -> Vec<Program> {
+    fn is_attached(&self, ifindex: u32) -> bool {
+        self.0.borrow().attached.values().any(|index| *index == ifindex)
+    }
+
+    fn programs(&self) -> Result<Vec<Program>, EnforceError> {
         let program = |interface: &String| Program {
             program: "from_pod".into(),
             interface: interface.clone(),
             mode: "fake".into(),
         };
-        self.0.borrow().attached.keys().map(program).collect()
+        Ok(self.0.borrow().attached.keys().map(program).collect())
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
     }
 
-    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {
+    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError> {
         Ok(Vec::new())
     }
 }

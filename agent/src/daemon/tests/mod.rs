@@ -5,7 +5,7 @@ mod change;
 mod fake;
 mod restart;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use self::fake::{Fake, World};
 use super::{
@@ -83,7 +83,8 @@ impl Host {
     fn start(&self) -> Result<Engine<Fake, Fake>, StartError> {
         let settings = Settings { node: "a".into(), manifests: vec![self.file()], uplink: None };
         let directory = Directory::open(&self.root.path().join("state"))?;
-        Engine::start(settings, directory, self.fake.clone(), self.fake.clone())
+        let (names, _) = tokio::sync::watch::channel(Arc::default());
+        Engine::start(settings, directory, self.fake.clone(), self.fake.clone(), names)
     }
 
     fn world(&self) -> std::cell::RefMut<'_, World> {

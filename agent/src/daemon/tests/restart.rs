@@ -86,5 +86,5 @@ fn an_attached_interface_is_still_attached_after_a_restart() {
         .unwrap();
 
     let interface = host.world().interfaces[&"10.0.0.3".parse().unwrap()];
-    assert_eq!((interface.ifindex, interface.mac.to_string()), (index, "02:00:00:00:00:77".to_owned()));
+    assert_eq!((interface.ifindex, interface.mac), (index, [2, 0, 0, 0, 0, 0x77]));
 }

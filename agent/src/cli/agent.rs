@@ -15,7 +15,7 @@ pub(super) fn run(args: args::Agent) -> Result<u8, Error> {
     start_log(args.log_level, args.log_format);
     let options = Options {
         state: args.state.unwrap_or_else(|| client::run_directory().join(&args.node)),
-        bpffs: args.bpffs.unwrap_or_else(|| daemon::default_bpffs().join(&args.node)),
+        bpffs: args.bpffs.unwrap_or_else(|| daemon::default_pins(&args.node)),
         node: args.node,
         manifests: args.manifests,
         uplink: args.uplink,

@@ -95,7 +95,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         Ok(Changed { revision: self.accepted.revision, objects: Vec::new() })
     }
 
-    fn difference(&mut self, change: &Change) -> Result<Difference, Failure> {
+    fn difference(&self, change: &Change) -> Result<Difference, Failure> {
         let (accepted, _) = self.changed_by(change)?;
         let candidate = self.plan(accepted)?;
         self.check(&candidate)?;
@@ -108,10 +108,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     /// Whether the kernel has room for `candidate`.
-    fn check(&mut self, candidate: &Candidate) -> Result<(), Failure> {
-        let interfaces =
-            self.active.as_ref().map(|active| active.resolution.interfaces.clone()).unwrap_or_default();
-        self.enforcer.check(&candidate.datapath, &interfaces).map_err(|error| self.refused_by_kernel(error))
+    fn check(&self, candidate: &Candidate) -> Result<(), Failure> {
+        self.enforcer.check(&candidate.datapath).map_err(|error| self.refused_by_kernel(error))
     }
 
     /// The accepted state after `change`, and what becomes of the objects that it names.

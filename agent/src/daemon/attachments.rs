@@ -67,10 +67,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             .map_err(|error| self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")))?;
         let before = std::mem::replace(&mut self.uplink, index(uplink));
         // The node's traffic has moved to another interface; the old one is an ordinary one again.
-        if let Some((old, _)) = snapshot.links.iter().find(|(_, index)| Some(**index) == before)
-            && let Err(error) = self.enforcer.detach(old)
+        if let Some(former) = before
+            && let Err(error) = self.enforcer.detach(former)
         {
-            warn!(interface = old, %error, "cannot detach from the former uplink");
+            warn!(ifindex = former, %error, "cannot detach from the former uplink");
         }
         Ok(())
     }
@@ -136,17 +136,16 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         accepted.attachments.retain(|_, attachment| attachment.ifindex != ifindex);
         accepted.freed.insert(interface.clone(), ifindex);
         self.enforcer
-            .detach(&interface)
+            .detach(ifindex)
             .map_err(|error| Failure::new(FailureKind::Kernel, format!("interface {interface}: {error}")))?;
         self.enforce_again(accepted)?;
         Ok(vec![interface])
     }
 
     fn detach_all(&mut self) -> Result<Vec<String>, Failure> {
-        let failed = |error| Failure::new(FailureKind::Kernel, error);
-        let programs = self.enforcer.programs().map_err(failed)?;
+        let programs = self.enforcer.programs();
         let interfaces: BTreeSet<String> = programs.into_iter().map(|program| program.interface).collect();
-        self.enforcer.detach_all().map_err(failed)?;
+        self.enforcer.detach_all().map_err(|error| Failure::new(FailureKind::Kernel, error))?;
         Ok(interfaces.into_iter().collect())
     }
 

@@ -75,11 +75,7 @@ pub(super) struct Counters {
 /// The kernel side of one node.
 pub(super) trait Enforcer {
     /// Whether `datapath` fits into the maps.
-    fn check(
-        &mut self,
-        datapath: &Datapath,
-        interfaces: &BTreeMap<IpAddr, Interface>,
-    ) -> Result<(), EnforceError>;
+    fn check(&self, datapath: &Datapath) -> Result<(), EnforceError>;
 
     /// Brings the kernel to `datapath`, as a whole or not at all. Endpoints are those whose address is in
     /// `interfaces`; all others of this node stay closed.
@@ -95,8 +91,8 @@ pub(super) trait Enforcer {
     /// Hangs the programs on the uplink.
     fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError>;
 
-    /// Takes the programs off an interface.
-    fn detach(&mut self, interface: &str) -> Result<(), EnforceError>;
+    /// Takes the programs off the interface with this number.
+    fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError>;
 
     /// Forgets interfaces that are gone, and hangs programs back on those that somebody took them off, whose
     /// numbers it gives.
@@ -109,13 +105,13 @@ pub(super) trait Enforcer {
     fn is_attached(&self, ifindex: u32) -> bool;
 
     /// Programs in place, for people.
-    fn programs(&self) -> Result<Vec<Program>, EnforceError>;
+    fn programs(&self) -> Vec<Program>;
 
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
 
     /// How full the maps are.
-    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError>;
+    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError>;
 }
 
 #[cfg(test)]

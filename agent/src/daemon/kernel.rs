@@ -6,19 +6,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::net::if_::if_indextoname;
+use weir_common::state::events;
+
 use super::{
     enforcer::{Counters, EnforceError, Enforcer},
     run::{AttachMode, Options},
 };
 use crate::{
     datapath::Datapath,
-    kernel::{self, Events, Kernel, KernelError, ProgramLog, netlink::Netlink, pins::Pins},
+    kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
 };
 
 /// The programs, as `cargo xtask build` made them.
 static OBJECT: &[u8] = include_bytes!(env!("WEIR_EBPF_OBJECT"));
+
+/// The level of the `log` crate at which programs write everything they have to say.
+const DEBUG: kernel::LogLevel = 4;
 
 /// The kernel side, opened.
 pub(super) struct Opened {
@@ -35,51 +41,51 @@ pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
             "this build of weir carries no kernel programs; build it with `cargo xtask build`".to_owned(),
         ));
     }
-    let mut kernel = Kernel::open(OBJECT, &kernel_options(options))?;
-    let log = if options.program_log { kernel.take_log()? } else { None };
-    let events = kernel.events()?;
-    Ok(Opened { enforcer: KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() }, events, log })
-}
-
-/// Removes what agents with these pins have left, and names the interfaces that it frees. Needs no agent.
-pub fn remove_pins(pins: &Path) -> Result<Vec<String>, EnforceError> {
-    let attached: BTreeSet<u32> =
-        Pins::new(pins).attached().into_iter().map(|(ifindex, _)| ifindex).collect();
-    let links = Netlink::open()?.links()?;
-    let errors = kernel::detach_all(pins);
-    if errors.is_empty() {
-        return Ok(links
-            .into_iter()
-            .filter(|link| attached.contains(&link.index))
-            .map(|link| link.name)
-            .collect());
-    }
-    Err(EnforceError::Refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
-}
-
-fn kernel_options(options: &Options) -> kernel::Options {
-    kernel::Options {
+    let options_of_kernel = kernel::Options {
         pins: options.bpffs.clone(),
         sizes: Sizes::default(),
-        // The levels of the `log` crate: 4 is debug.
-        log_level: if options.program_log { 4 } else { 0 },
+        log_level: if options.program_log { DEBUG } else { 0 },
         attach_mode: match options.attach_mode {
             AttachMode::Auto => None,
             AttachMode::Tcx => Some(kernel::AttachMode::Tcx),
             AttachMode::Clsact => Some(kernel::AttachMode::Clsact),
         },
-        events: weir_common::state::events::DROPS | weir_common::state::events::FLOWS,
+        events: events::DROPS | events::FLOWS,
+    };
+    let mut kernel = Kernel::open(OBJECT, &options_of_kernel)?;
+    let log = if options.program_log { kernel.take_log()? } else { None };
+    let events = kernel.events()?;
+    let enforcer = KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() };
+    Ok(Opened { enforcer, events, log })
+}
+
+/// Removes what agents with these pins have left, and names the interfaces that it frees. Needs no agent.
+pub fn remove_pins(pins: &Path) -> Result<Vec<String>, EnforceError> {
+    let attached = Pins::new(pins).attached();
+    let attached: BTreeSet<u32> = attached.into_iter().map(|(ifindex, _)| ifindex).collect();
+    let errors = kernel::detach_all(pins);
+    if errors.is_empty() {
+        return Ok(attached.into_iter().filter_map(name).collect());
     }
+    Err(EnforceError::Refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+/// The name of an interface, as long as it is there.
+fn name(ifindex: u32) -> Option<String> {
+    if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// A [`Kernel`], until everything is removed.
 pub(super) struct KernelEnforcer {
-    /// `None` after everything was removed.
     kernel: Option<Kernel>,
     pins: PathBuf,
 }
 
 impl KernelEnforcer {
+    fn opened(&self) -> Result<&Kernel, EnforceError> {
+        self.kernel.as_ref().ok_or_else(removed)
+    }
+
     fn kernel(&mut self) -> Result<&mut Kernel, EnforceError> {
         self.kernel.as_mut().ok_or_else(removed)
     }
@@ -90,12 +96,8 @@ fn removed() -> EnforceError {
 }
 
 impl Enforcer for KernelEnforcer {
-    fn check(
-        &mut self,
-        datapath: &Datapath,
-        interfaces: &BTreeMap<IpAddr, Interface>,
-    ) -> Result<(), EnforceError> {
-        Ok(self.kernel()?.check(datapath, interfaces)?)
+    fn check(&self, datapath: &Datapath) -> Result<(), EnforceError> {
+        Ok(self.opened()?.check(datapath)?)
     }
 
     fn commit(
@@ -105,9 +107,7 @@ impl Enforcer for KernelEnforcer {
     ) -> Result<(), EnforceError> {
         let report = self.kernel()?.commit(datapath, interfaces)?;
         if let Some(left_over) = report.left_over {
-            tracing::warn!(
-                "what is no longer used could not be removed, the next commit tries again: {left_over}"
-            );
+            tracing::warn!(left_over, "what is no longer used stays until the next commit");
         }
         tracing::debug!(epoch = report.revision, writes = ?report.writes, duration = ?report.duration, "committed");
         Ok(())
@@ -123,10 +123,8 @@ impl Enforcer for KernelEnforcer {
         Ok(())
     }
 
-    fn detach(&mut self, interface: &str) -> Result<(), EnforceError> {
-        let kernel = self.kernel()?;
-        let link = kernel.netlink().link(interface)?;
-        match kernel.detach(&link).into_iter().next() {
+    fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
+        match self.kernel()?.detach(ifindex).into_iter().next() {
             None => Ok(()),
             Some(error) => Err(error.into()),
         }
@@ -146,29 +144,25 @@ impl Enforcer for KernelEnforcer {
         self.kernel.as_ref().is_some_and(|kernel| kernel.is_attached(ifindex))
     }
 
-    fn programs(&self) -> Result<Vec<Program>, EnforceError> {
-        let kernel = self.kernel.as_ref().ok_or_else(removed)?;
-        let links = kernel.netlink().links()?;
-        let program = |(ifindex, program): &(u32, kernel::Program)| {
-            let link = links.iter().find(|link| link.index == *ifindex)?;
-            Some(Program {
-                program: program.name().to_owned(),
-                interface: link.name.clone(),
-                mode: kernel.attach_mode().to_string(),
-            })
+    fn programs(&self) -> Vec<Program> {
+        let Some(kernel) = &self.kernel else { return Vec::new() };
+        let program = |(ifindex, program): &(u32, kernel::Program)| Program {
+            program: program.name().to_owned(),
+            interface: name(*ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
+            mode: kernel.attach_mode().to_string(),
         };
-        Ok(kernel.attached().iter().filter_map(program).collect())
+        kernel.attached().iter().map(program).collect()
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {
-        let kernel = self.kernel.as_ref().ok_or_else(removed)?;
+        let kernel = self.opened()?;
         let mut drops = kernel.drops()?;
         drops.retain(|(_, _, counter)| counter.packets > 0);
         Ok(Counters { forwarded: kernel.forwarded()?, drops })
     }
 
-    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError> {
-        let usage = self.kernel()?.map_usage()?;
+    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {
+        let usage = self.opened()?.map_usage()?;
         let usage = usage.into_iter().map(|usage| MapUsage {
             map: usage.map.to_owned(),
             used: usage.entries,

@@ -10,6 +10,7 @@ use super::{
     enforcer::EnforceError,
     state::{Directory, StateError},
 };
+use crate::kernel::pins::of_node;
 
 /// Pins and state directories of agents that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,17 +50,18 @@ pub enum LeftoverError {
 impl Leftovers {
     /// Those of `node`, or of all nodes. `state` and `bpffs` name directories that are not in the usual places.
     pub fn find(places: &Places, node: Option<&str>, state: Option<&Path>, bpffs: Option<&Path>) -> Self {
-        let usual = |root: &Path| match node {
-            Some(node) => existing(&root.join(node)),
-            None => directories(root),
-        };
         let elsewhere = state.is_some() || bpffs.is_some();
-        let find = |named: Option<&Path>, root: &Path| match named {
-            Some(path) => existing(path),
-            None if elsewhere => Vec::new(),
-            None => usual(root),
-        };
-        Self { pins: find(bpffs, &places.bpffs), states: find(state, &places.run) }
+        let find =
+            |named: Option<&Path>, root: &Path, of_node: fn(&Path, &str) -> PathBuf| match (named, node) {
+                (Some(path), _) => existing(path),
+                (None, _) if elsewhere => Vec::new(),
+                (None, Some(node)) => existing(&of_node(root, node)),
+                (None, None) => directories(root),
+            };
+        Self {
+            pins: find(bpffs, &places.bpffs, of_node),
+            states: find(state, &places.run, |root, node| root.join(node)),
+        }
     }
 
     /// Removes all of it, pins by `remove_pins`, which names the interfaces that it frees. What fails does not

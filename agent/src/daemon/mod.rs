@@ -29,5 +29,5 @@ pub use self::{
     engine::refusal,
     kernel::remove_pins,
     leftovers::{Leftovers, Places},
-    run::{AttachMode, Options, RunError, default_bpffs, run},
+    run::{AttachMode, Options, RunError, default_bpffs, default_pins, run},
 };

@@ -7,7 +7,7 @@ use crate::protocol::{Dropped, Forwarded, Status};
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
     /// For `weir status`.
-    pub(super) fn status(&mut self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let mut problems = Vec::new();
         let counters = self.enforcer.counters().unwrap_or_else(|error| {
             problems.push(format!("the counters cannot be read: {error}"));
@@ -15,10 +15,6 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         });
         let maps = self.enforcer.map_usage().unwrap_or_else(|error| {
             problems.push(format!("the maps cannot be read: {error}"));
-            Vec::new()
-        });
-        let programs = self.enforcer.programs().unwrap_or_else(|error| {
-            problems.push(format!("the programs cannot be listed: {error}"));
             Vec::new()
         });
         if let Some(error) = &self.last_error {
@@ -67,7 +63,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 })
                 .collect(),
             maps,
-            programs,
+            programs: self.enforcer.programs(),
             problems,
         }
     }

@@ -20,11 +20,14 @@ use super::{
     events,
     interfaces::Network,
     kernel, manifests,
-    netlink::{self, HostNetwork},
+    netlink::{self, Netlink},
     socket::{Command, Limits, Server},
     state::{Directory, StateError},
 };
-use crate::protocol::{Detach, Request, Response};
+use crate::{
+    kernel::pins::of_node,
+    protocol::{Detach, Request, Response},
+};
 
 /// Events that a slow observer may be behind.
 const EVENTS: usize = 4096;
@@ -78,6 +81,11 @@ pub fn default_bpffs() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/weir")
 }
 
+/// The directory for the pins of a node's agent.
+pub fn default_pins(node: &str) -> PathBuf {
+    of_node(&default_bpffs(), node)
+}
+
 /// Runs an agent until it is told to end. What it enforces stays in force.
 pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
@@ -98,8 +106,13 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         manifests: options.manifests.clone(),
         uplink: options.uplink.clone(),
     };
-    let mut engine =
-        Engine::start(settings, directory, kernel.enforcer, HostNetwork::open()?, publish_names)?;
+    let mut engine = Engine::start(
+        settings,
+        directory,
+        kernel.enforcer,
+        Netlink::connect(runtime.handle())?,
+        publish_names,
+    )?;
     inbox.listen(&options.state)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");
@@ -132,11 +145,7 @@ impl Inbox {
         let (manifests_changed, manifests) = mpsc::channel(1);
         let (interfaces_changed, interfaces) = mpsc::channel(1);
         tokio::spawn(manifests::watch(options.manifests.clone(), manifests_changed));
-        tokio::spawn(async {
-            if let Err(error) = netlink::watch(interfaces_changed).await {
-                warn!(%error, "interfaces cannot be watched any more; they are looked at with the manifests");
-            }
-        });
+        netlink::watch(interfaces_changed)?;
         let (send_commands, commands) = mpsc::channel(16);
         let (events, _) = broadcast::channel(EVENTS);
         Ok(Self {

@@ -1,19 +1,19 @@
 //! Attaching programs to interfaces, so that they stay when the agent is gone.
 
-use std::{collections::BTreeSet, fmt, io, path::Path};
+use std::{collections::BTreeSet, fmt, io, path::Path, time::Duration};
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, Link as _, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+        tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
     },
 };
 
 use super::{
     KernelError,
-    load::classifier,
+    load::{classifier, program_info},
     netlink::{Link, Netlink},
     pins::{self, Pins},
     sys::{self, LinkInfo},
@@ -117,7 +117,7 @@ impl Attachments {
     /// Whether a program is attached as it was left: its own link or filter, with its current version.
     pub(super) fn is_intact(
         &self,
-        ebpf: &mut Ebpf,
+        ebpf: &Ebpf,
         pins: &Pins,
         netlink: &Netlink,
         ifindex: u32,
@@ -126,9 +126,9 @@ impl Attachments {
         if self.mode == AttachMode::Clsact {
             return has_filter(netlink, ifindex, program);
         }
-        let loaded = classifier(ebpf, program)?.info().map(|info| info.id());
+        let loaded = program_info(ebpf, program).map(|info| info.id());
         let link = pinned_link(&pins.link(ifindex, program.name()));
-        Ok(matches!((loaded, link), (Ok(id), Some(link)) if link.ifindex == ifindex && link.program == id))
+        Ok(matches!((loaded, link), (Some(id), Some(link)) if link.ifindex == ifindex && link.program == id))
     }
 }
 
@@ -169,9 +169,7 @@ fn attach_tcx(
     }
     // A link of an interface that is gone, whose number is used again.
     pins::remove(&path)?;
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let attached = classifier.attach_with_options(&link.name, program.hook(), order);
-    let id = attached.map_err(|error| failed(&error))?;
+    let id = attach_new_tcx(classifier, link, program).map_err(|error| failed(&error))?;
     let taken = classifier.take_link(id).map_err(|error| failed(&error))?;
     let taken = FdLink::try_from(taken).map_err(|error| failed(&error))?;
     taken.pin(&path).map(drop).map_err(|error| failed(&error))?;
@@ -180,6 +178,25 @@ fn attach_tcx(
         _ => {
             pins::remove(&path)?;
             Err(failed(&io::Error::other("another interface took its name meanwhile")))
+        }
+    }
+}
+
+/// The kernel frees a link a moment after its pin is removed, and refuses the same program twice till then.
+fn attach_new_tcx(
+    classifier: &mut SchedClassifier,
+    link: &Link,
+    program: Program,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let mut tries = 0;
+    loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match classifier.attach_with_options(&link.name, program.hook(), order) {
+            Err(error) if tries < 50 && super::io_error(&error).kind() == io::ErrorKind::AlreadyExists => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Loading the object: map sizes, pinned maps that are used again, programs.
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, ProgramInfo, SchedClassifier},
 };
 
 use super::{
@@ -29,6 +29,10 @@ pub(super) fn load(
     sizes: &Sizes,
     log_level: LogLevel,
 ) -> Result<(Ebpf, Sizes), KernelError> {
+    if object.is_empty() {
+        let error = "this build of weir carries none".to_owned();
+        return Err(KernelError::Load { error, hint: ". `cargo xtask build` makes one that does" });
+    }
     let declared = aya_obj::Object::parse(object).map_err(|error| load_error(&error))?;
     let sized = Sizes::default().by_map().into_iter().map(|(name, _)| name);
     let names: Vec<&str> = sized.chain(LASTING).collect();
@@ -75,6 +79,12 @@ pub(super) fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut Sched
     ebpf.program_mut(program.name()).and_then(|found| found.try_into().ok()).ok_or_else(missing)
 }
 
+/// What the kernel says of a loaded program.
+pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Option<ProgramInfo> {
+    let loaded: &SchedClassifier = ebpf.program(program.name())?.try_into().ok()?;
+    loaded.info().ok()
+}
+
 /// Opens a pinned map.
 pub(super) fn open(pins: &Pins, name: &str) -> Result<MapFd, KernelError> {
     let path = pins.map(name);
@@ -83,7 +93,7 @@ pub(super) fn open(pins: &Pins, name: &str) -> Result<MapFd, KernelError> {
 }
 
 /// What is pinned at a path.
-fn pinned(path: &std::path::Path) -> io::Result<Option<MapInfo>> {
+fn pinned(path: &Path) -> io::Result<Option<MapInfo>> {
     match sys::object_get(path) {
         Ok(fd) => Ok(Some(*MapFd::new(fd)?.info())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -136,12 +146,16 @@ fn jiffies_per_second() -> Result<u32, KernelError> {
 }
 
 /// Pins a program at a path, in the place of what is pinned there.
-fn pin(program: &mut SchedClassifier, path: &std::path::Path) -> Result<(), KernelError> {
-    let new: PathBuf = path.with_extension("new");
+fn pin(program: &mut SchedClassifier, path: &Path) -> Result<(), KernelError> {
+    let new = path.with_file_name(format!("{}-new", program_name(path)));
     pins::remove(&new)?;
     let failed = |error| KernelError::Pin { action: "pin a program at", path: path.to_owned(), error };
     program.pin(&new).map_err(|error| failed(io::Error::other(error)))?;
     std::fs::rename(&new, path).map_err(failed)
+}
+
+fn program_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn load_error(error: &dyn std::error::Error) -> KernelError {

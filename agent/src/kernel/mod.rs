@@ -6,39 +6,30 @@
 mod attach;
 mod error;
 mod family;
+mod interfaces;
 mod load;
 pub mod map;
 mod maps;
-pub mod netlink;
+mod netlink;
 mod observe;
 pub mod pins;
 pub mod probe;
 pub mod sys;
+#[cfg(test)]
+mod tests;
 mod usage;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
-    fs::File,
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf};
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::ProgramInfo};
 use nix::fcntl::Flock;
 use weir_common::reason::{Counter, Hook, Reason};
 
-use self::{
-    attach::Attachments,
-    maps::Maps,
-    netlink::{Link, Netlink},
-    observe::Counters,
-    pins::Pins,
-};
+use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters, pins::Pins};
 pub use self::{
     attach::{AttachMode, Program},
     error::{KernelError, WriteError},
+    interfaces::detach_all,
     load::LogLevel,
     observe::{Events, Flow, Flows, HOOK_LIST, ProgramLog},
     usage::MapUsage,
@@ -91,8 +82,15 @@ impl Kernel {
     pub fn open(object: &[u8], options: &Options) -> Result<Self, KernelError> {
         let netlink = Netlink::open()?;
         let pins = Pins::new(&options.pins);
+        let fresh = !options.pins.exists();
         let lock = pins.prepare()?;
-        let (ebpf, sizes) = load::load(object, &pins, &options.sizes, options.log_level)?;
+        let loaded = load::load(object, &pins, &options.sizes, options.log_level);
+        let (ebpf, sizes) = loaded.inspect_err(|_| {
+            if fresh {
+                // Whatever it did get pinned enforces nothing. The error that matters is the first.
+                pins.remove();
+            }
+        })?;
         let mode = options.attach_mode.unwrap_or(match probe::has_tcx() {
             true => AttachMode::Tcx,
             false => AttachMode::Clsact,
@@ -115,6 +113,18 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Whether `datapath` fits into the maps beside what is in force, with all its pods attached.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self, datapath: &Datapath) -> Result<(), KernelError> {
+        let somewhere = |address: &IpAddr| (*address, Interface { ifindex: 0, mac: [0; 6] });
+        let interfaces = datapath.endpoints.keys().map(somewhere).collect();
+        let desired = Desired { datapath, interfaces: &interfaces, uplink: self.uplink, events: self.events };
+        Plan::between(&*self.layout()?, &desired, &self.sizes)?;
+        Ok(())
+    }
+
     /// Brings the maps to `datapath`. Pods are judged once their interface is attached; `interfaces` says
     /// where they hang.
     ///
@@ -127,7 +137,7 @@ impl Kernel {
     ) -> Result<CommitReport, KernelError> {
         let mut layout = match self.layout.take() {
             Some(layout) => layout,
-            None => Layout { image: self.maps.read()?, settled: false },
+            None => self.layout()?.into_owned(),
         };
         let mut interfaces = interfaces.clone();
         interfaces.retain(|_, interface| self.is_attached(interface.ifindex));
@@ -153,108 +163,6 @@ impl Kernel {
         result.map_err(KernelError::from)
     }
 
-    /// Whether `datapath` fits into the maps, beside what is in force.
-    ///
-    /// # Errors
-    /// When it does not, or the maps cannot be read.
-    pub fn check(
-        &mut self,
-        datapath: &Datapath,
-        interfaces: &BTreeMap<IpAddr, Interface>,
-    ) -> Result<(), KernelError> {
-        let (uplink, events, sizes) = (self.uplink, self.events, self.sizes);
-        Plan::between(self.layout()?, &Desired { datapath, interfaces, uplink, events }, &sizes)?;
-        Ok(())
-    }
-
-    /// Attaches the programs of a pod to its host-side interface. From then on nothing passes that no
-    /// commit has allowed.
-    ///
-    /// # Errors
-    /// When there is no such interface, or one of its programs cannot be attached; then none is.
-    pub fn attach_pod(&mut self, interface: &str) -> Result<Link, KernelError> {
-        self.attach(interface, [Program::FromPod, Program::ToPod])
-    }
-
-    /// Attaches the programs of the uplink; the next commit tells the others about it.
-    ///
-    /// # Errors
-    /// As [`Kernel::attach_pod`].
-    pub fn attach_uplink(&mut self, interface: &str) -> Result<Link, KernelError> {
-        let link = self.attach(interface, [Program::FromUplink, Program::ToUplink])?;
-        self.uplink = link.index;
-        Ok(link)
-    }
-
-    /// Where a pod hangs: an attached interface and the MAC address of the pod's end, as far as it can be
-    /// found without being told.
-    ///
-    /// # Errors
-    /// When netlink fails.
-    pub fn interface(&self, link: &Link, addresses: &[IpAddr]) -> Result<Option<Interface>, KernelError> {
-        let mac = self.netlink.peer_mac(link, addresses)?;
-        Ok(mac.map(|mac| Interface { ifindex: link.index, mac }))
-    }
-
-    /// Detaches everything from an interface. Goes on after errors.
-    pub fn detach(&mut self, link: &Link) -> Vec<KernelError> {
-        self.attachments.attached.retain(|(ifindex, _)| *ifindex != link.index);
-        attach::detach(&self.pins, &self.netlink, link)
-    }
-
-    /// Programs that are no longer attached as they were left: interface number and program.
-    ///
-    /// # Errors
-    /// When netlink fails.
-    pub fn verify(&mut self) -> Result<Vec<(u32, Program)>, KernelError> {
-        let mut missing = Vec::new();
-        for (ifindex, program) in self.attachments.attached.clone() {
-            let intact =
-                self.attachments.is_intact(&mut self.ebpf, &self.pins, &self.netlink, ifindex, program)?;
-            if !intact {
-                missing.push((ifindex, program));
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Attaches again what [`Kernel::verify`] misses, and forgets interfaces that are gone. Gives what was
-    /// attached.
-    ///
-    /// # Errors
-    /// When an interface that is there cannot be attached to.
-    pub fn repair(&mut self) -> Result<Vec<(u32, Program)>, KernelError> {
-        let links = self.netlink.links()?;
-        let mut repaired = Vec::new();
-        for (ifindex, program) in self.verify()? {
-            match links.iter().find(|link| link.index == ifindex) {
-                Some(link) => {
-                    let (ebpf, pins) = (&mut self.ebpf, &self.pins);
-                    self.attachments.attach(ebpf, pins, &self.netlink, link, program)?;
-                    repaired.push((ifindex, program));
-                }
-                None => self.forget(ifindex, program)?,
-            }
-        }
-        Ok(repaired)
-    }
-
-    /// Whether the programs of a pod or of the uplink are attached to an interface.
-    pub fn is_attached(&self, ifindex: u32) -> bool {
-        let has = |program| self.attachments.attached.contains(&(ifindex, program));
-        has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
-    }
-
-    /// Interfaces, and the programs that are attached to them.
-    pub const fn attached(&self) -> &BTreeSet<(u32, Program)> {
-        &self.attachments.attached
-    }
-
-    /// How programs are attached.
-    pub const fn attach_mode(&self) -> AttachMode {
-        self.attachments.mode
-    }
-
     /// Sizes of the maps.
     pub const fn sizes(&self) -> &Sizes {
         &self.sizes
@@ -264,21 +172,14 @@ impl Kernel {
     ///
     /// # Errors
     /// When the maps cannot be read.
-    pub fn revision(&mut self) -> Result<u32, KernelError> {
+    pub fn revision(&self) -> Result<u32, KernelError> {
         Ok(self.layout()?.image.state.epoch)
     }
 
-    /// The connection to rtnetlink.
-    pub const fn netlink(&self) -> &Netlink {
-        &self.netlink
-    }
-
-    /// A loaded program.
-    ///
-    /// # Errors
-    /// When the object has none of this name.
-    pub fn program(&mut self, program: Program) -> Result<&mut aya::programs::SchedClassifier, KernelError> {
-        load::classifier(&mut self.ebpf, program)
+    /// The loaded programs.
+    pub fn programs(&self) -> Vec<(Program, ProgramInfo)> {
+        let info = |program| Some((program, load::program_info(&self.ebpf, program)?));
+        Program::ALL.into_iter().filter_map(info).collect()
     }
 
     /// Dropped packets by hook and reason.
@@ -333,10 +234,8 @@ impl Kernel {
     ///
     /// # Errors
     /// When the maps cannot be read.
-    pub fn map_usage(&mut self) -> Result<Vec<MapUsage>, KernelError> {
-        self.layout()?;
-        let layout = self.layout.as_ref().map(|layout| &layout.image);
-        layout.map_or_else(|| Ok(Vec::new()), |image| usage::of(image, &self.pins, &self.sizes))
+    pub fn map_usage(&self) -> Result<Vec<MapUsage>, KernelError> {
+        usage::of(&self.layout()?.image, &self.pins, &self.sizes)
     }
 
     /// The log of the programs; `None` when the object writes none, or it has been taken already. Needs a
@@ -348,74 +247,13 @@ impl Kernel {
         ProgramLog::take(&mut self.ebpf)
     }
 
-    fn layout(&mut self) -> Result<&Layout, KernelError> {
-        if self.layout.is_none() {
-            self.layout = Some(Layout { image: self.maps.read()?, settled: false });
+    /// What the maps hold, read from them where that is not known.
+    fn layout(&self) -> Result<Cow<'_, Layout>, KernelError> {
+        match &self.layout {
+            Some(layout) => Ok(Cow::Borrowed(layout)),
+            None => Ok(Cow::Owned(Layout { image: self.maps.read()?, settled: false })),
         }
-        Ok(self.layout.get_or_insert_default())
     }
-
-    fn attach(&mut self, interface: &str, programs: [Program; 2]) -> Result<Link, KernelError> {
-        let link = self.netlink.link(interface)?;
-        let was_attached = self.is_attached(link.index);
-        for program in programs {
-            let (ebpf, pins) = (&mut self.ebpf, &self.pins);
-            let result = self.attachments.attach(ebpf, pins, &self.netlink, &link, program);
-            if let Err(error) = result {
-                if !was_attached {
-                    self.detach(&link);
-                }
-                return Err(error);
-            }
-        }
-        Ok(link)
-    }
-
-    /// Replaces the programs that a predecessor left attached.
-    fn adopt(&mut self) -> Result<(), KernelError> {
-        let links = self.netlink.links()?;
-        for (ifindex, name) in self.pins.attached() {
-            let Some(program) = Program::ALL.into_iter().find(|program| program.name() == name) else {
-                continue;
-            };
-            let Some(link) = links.iter().find(|link| link.index == ifindex) else {
-                self.forget(ifindex, program)?;
-                continue;
-            };
-            let (ebpf, pins) = (&mut self.ebpf, &self.pins);
-            self.attachments.attach(ebpf, pins, &self.netlink, link, program)?;
-            if program == Program::FromUplink {
-                self.uplink = ifindex;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what is left of an attachment to an interface that is gone.
-    fn forget(&mut self, ifindex: u32, program: Program) -> Result<(), KernelError> {
-        self.attachments.attached.remove(&(ifindex, program));
-        pins::remove(&self.pins.link(ifindex, program.name()))?;
-        pins::remove(&self.pins.filter(ifindex, program.name()))?;
-        pins::remove(&self.pins.clsact(ifindex))
-    }
-}
-
-/// Removes everything that agents with these pins left: links, filters, the qdiscs they added, maps,
-/// directories. Needs no object and no agent. Goes on after errors and gives them all.
-pub fn detach_all(pins: &Path) -> Vec<KernelError> {
-    let pins = Pins::new(pins);
-    let mut errors = Vec::new();
-    match Netlink::open().and_then(|netlink| Ok((netlink.links()?, netlink))) {
-        Ok((links, netlink)) => {
-            let attached: BTreeSet<u32> = pins.attached().into_iter().map(|(ifindex, _)| ifindex).collect();
-            for link in links.iter().filter(|link| attached.contains(&link.index)) {
-                errors.extend(attach::detach(&pins, &netlink, link));
-            }
-        }
-        Err(error) => errors.push(error),
-    }
-    errors.extend(pins.remove());
-    errors
 }
 
 /// An error with its causes, which aya keeps apart.

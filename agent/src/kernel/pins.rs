@@ -22,6 +22,12 @@ use super::{KernelError, probe::is_bpffs};
 /// Version of the map layouts. It changes whenever a map of one version would be misread by another.
 pub const SCHEMA: &str = "v1";
 
+/// The directory of a node's pins below `base`. A BPF file system keeps names with dots for itself, and
+/// node names may have them; underscores they may not have.
+pub fn of_node(base: &Path, node: &str) -> PathBuf {
+    base.join(node.replace('.', "_"))
+}
+
 /// The pins of one agent.
 #[derive(Debug)]
 pub struct Pins {

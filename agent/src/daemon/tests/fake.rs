@@ -49,7 +49,7 @@ impl World {
 pub(super) struct Fake(pub(super) Rc<RefCell<World>>);
 
 impl Enforcer for Fake {
-    fn check(&mut self, _: &Datapath, _: &BTreeMap<IpAddr, Interface>) -> Result<(), EnforceError> {
+    fn check(&self, _: &Datapath) -> Result<(), EnforceError> {
         Ok(())
     }
 
@@ -85,10 +85,8 @@ impl Enforcer for Fake {
         Ok(())
     }
 
-    fn detach(&mut self, interface: &str) -> Result<(), EnforceError> {
-        let mut world = self.0.borrow_mut();
-        world.attached.remove(interface);
-        world.log.push(format!("detach {interface}"));
+    fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
+        self.0.borrow_mut().attached.retain(|_, index| *index != ifindex);
         Ok(())
     }
 
@@ -107,20 +105,20 @@ impl Enforcer for Fake {
         self.0.borrow().attached.values().any(|index| *index == ifindex)
     }
 
-    fn programs(&self) -> Result<Vec<Program>, EnforceError> {
+    fn programs(&self) -> Vec<Program> {
         let program = |interface: &String| Program {
             program: "from_pod".into(),
             interface: interface.clone(),
             mode: "fake".into(),
         };
-        Ok(self.0.borrow().attached.keys().map(program).collect())
+        self.0.borrow().attached.keys().map(program).collect()
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
     }
 
-    fn map_usage(&mut self) -> Result<Vec<MapUsage>, EnforceError> {
+    fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {
         Ok(Vec::new())
     }
 }

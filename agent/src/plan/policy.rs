@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cluster::Action,
-    datapath::{self, Bits, Datapath, IdentityId, RuleSetId},
+    datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
 };
 
 /// What placing the rule sets of a datapath takes.
@@ -44,7 +44,7 @@ pub(super) fn place(
 ) -> Result<Placed, TooLarge> {
     let mut placer = Placer::new(image, desired, sizes);
     for id in wanted {
-        placer.place(*id, &desired.rule_sets[id])?;
+        placer.place(*id, &desired.rule_sets[id], &desired.rules)?;
     }
     placer.finish(sizes)
 }
@@ -147,12 +147,17 @@ impl<'a> Placer<'a> {
         }
     }
 
-    fn place(&mut self, id: RuleSetId, set: &datapath::RuleSet) -> Result<(), TooLarge> {
+    fn place(
+        &mut self,
+        id: RuleSetId,
+        set: &datapath::RuleSet,
+        origins: &BTreeMap<RuleId, RuleOrigin>,
+    ) -> Result<(), TooLarge> {
         check("one rule set (rules)", set.rules.len(), MAX_WORDS * 64)?;
         for table in &set.ports {
             check("one rule set (port intervals of a protocol)", table.len(), 1 << MAX_PORT_STEPS)?;
         }
-        let rules = encode_rules(set);
+        let rules = encode_rules(set, origins);
         let number = match self.claim(set, &rules) {
             Some(number) => number,
             None => self.build(set, &rules),
@@ -314,13 +319,14 @@ fn padded(bits: &Bits, words: u32) -> Vec<u64> {
 }
 
 /// The rules as they stand in `RULES`; one that never decides where there are none.
-fn encode_rules(set: &datapath::RuleSet) -> Vec<Rule> {
+fn encode_rules(set: &datapath::RuleSet, origins: &BTreeMap<RuleId, RuleOrigin>) -> Vec<Rule> {
     let mut rules: Vec<_> = set
         .rules
         .iter()
         .map(|rule| {
             let action = match rule.action {
                 Action::Accept => action::ALLOW,
+                Action::Deny if isolates(origins.get(&rule.id)) => action::ISOLATED,
                 Action::Deny => action::DENY,
                 Action::Pass => action::PASS,
             };
@@ -331,4 +337,9 @@ fn encode_rules(set: &datapath::RuleSet) -> Vec<Rule> {
         rules.push(Rule { action: action::DENY, ..Rule::default() });
     }
     rules
+}
+
+/// Whether a rule stands for "no rule allows it".
+fn isolates(origin: Option<&RuleOrigin>) -> bool {
+    matches!(origin, Some(RuleOrigin::Isolation { .. }))
 }

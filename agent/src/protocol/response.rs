@@ -10,26 +10,26 @@ use crate::cluster::Name;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Response {
-    /// To [`Request::Change`] and [`Request::Undo`].
+    /// To [`Request::Change`](super::Request::Change) and [`Request::Undo`](super::Request::Undo).
     Changed(Changed),
-    /// To [`Request::Diff`].
+    /// To [`Request::Diff`](super::Request::Diff).
     Difference(Difference),
-    /// To [`Request::Get`].
+    /// To [`Request::Get`](super::Request::Get).
     Listing(Listing),
-    /// To [`Request::Status`].
+    /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
-    /// To [`Request::Attach`].
+    /// To [`Request::Attach`](super::Request::Attach).
     Attached(Attached),
-    /// To [`Request::Detach`]: the interfaces that were freed.
+    /// To [`Request::Detach`](super::Request::Detach): the interfaces that were freed.
     Detached(Vec<String>),
-    /// To [`Request::Explain`].
+    /// To [`Request::Explain`](super::Request::Explain).
     Explained {
         /// Whether the connection is allowed.
         allowed: bool,
         /// The explanation, in lines.
         text: String,
     },
-    /// To [`Request::Observe`], again and again.
+    /// To [`Request::Observe`](super::Request::Observe), again and again.
     Observed(String),
     /// The request could not be granted.
     Failed(Failure),

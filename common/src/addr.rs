@@ -28,8 +28,24 @@ pub struct V4(pub u32);
 
 /// An IPv6 address: sixteen bytes in network order, handled as four words.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the same equality, see below")]
 pub struct V6(pub [u32; 4]);
+
+// Written out without branches: LLVM makes a memcmp of the derived one, expands that to 128-bit loads, and
+// raises the alignment of stack slots to 16 for them, which its BPF backend then cannot copy (LLVM 22 crashes).
+impl PartialEq for V6 {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        differing(self.0, other.0) == 0
+    }
+}
+
+/// Nonzero when two addresses differ.
+#[inline(always)]
+pub const fn differing(a: [u32; 4], b: [u32; 4]) -> u32 {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])
+}
 
 plain!(Be16: 2, V4: 4, V6: 16);
 

@@ -3,26 +3,38 @@
 //! A table is an `ARRAY` map of [`FlowSet`]s, so that a look-up needs no helper call. A set holds
 //! [`WAYS`] entries; a line of tags says which entry may hold a key. Replacement stays inside the set.
 //!
-//! A tag is the key's hash with a count of changes in its low bits, 0 for a free way and
-//! [`TAG_BUSY`] while a CPU writes the entry. A writer takes the way by compare-and-swap of the tag,
-//! writes the entry, and publishes the new tag last; a reader reads the tag, the entry, and the tag again.
+//! A tag is the key's hash with, in its low bits, the number of its way and a count of changes; see
+//! [`FREE`], [`BUSY`] and [`tag_of`]. A writer takes the way by compare-and-swap of the tag, writes the
+//! entry, and publishes the new tag last; a reader reads the tag, the entry, and the tag again.
+//!
+//! The number of the way stands in the tag so that a program gets it out of map memory: the verifier then
+//! knows it as any number below [`WAYS`] and walks what follows once, not once for each way. The agent
+//! numbers the free tags of a new table; in one of all zeroes every way calls itself 0, and one is used.
 
 use crate::{
-    addr::{Addr, Be16, V4, V6},
+    addr::{Addr, Be16, V4, V6, differing},
     plain,
-    plain::Plain,
 };
 
 /// Entries of one set.
 pub const WAYS: usize = 8;
+/// The bits of a tag that number its way.
+pub const TAG_WAY: u64 = 0x07;
+/// The bits of a tag that count changes of its entry, so that a tag that comes back is another one.
+pub const TAG_VERSION: u64 = 0xf8;
+/// One change.
+pub const TAG_CHANGE: u64 = 0x08;
+/// Set in the tag of every entry, so that none looks free or busy.
+pub const TAG_USED: u64 = 1 << 63;
+/// Tag of a free way, to be or-ed with the number of the way.
+pub const FREE: u64 = 0;
 /// Tag of a way that is being written.
-pub const TAG_BUSY: u64 = 1;
-/// The bits of a tag that count changes of the entry; the rest is the hash, never all zero.
-pub const TAG_VERSION: u64 = 0xff;
+pub const BUSY: u64 = 1 << 32;
 
 /// Which packets belong to a direction of a flow.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the same equality, see below")]
 pub struct FlowKey<A> {
     /// Source as the packet carries it on arrival at the hook.
     pub src: A,
@@ -41,7 +53,8 @@ pub struct FlowKey<A> {
 
 /// Addresses and ports that a packet leaves with.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the same equality, see below")]
 pub struct Tuple<A> {
     /// Source.
     pub src: A,
@@ -53,15 +66,44 @@ pub struct Tuple<A> {
     pub dport: Be16,
 }
 
+// Equality without branches, for the reason given at `V6`, and because one branch is cheaper than five.
+impl<A: Addr> PartialEq for FlowKey<A> {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        (differing(self.src.words(), other.src.words())
+            | differing(self.dst.words(), other.dst.words())
+            | u32::from(self.sport.0 ^ other.sport.0)
+            | u32::from(self.dport.0 ^ other.dport.0)
+            | (self.scope ^ other.scope)
+            | (self.protocol ^ other.protocol))
+            == 0
+    }
+}
+
+impl<A: Addr> Eq for FlowKey<A> {}
+
+impl<A: Addr> Eq for Tuple<A> {}
+
+impl<A: Addr> PartialEq for Tuple<A> {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        (differing(self.src.words(), other.src.words())
+            | differing(self.dst.words(), other.dst.words())
+            | u32::from(self.sport.0 ^ other.sport.0)
+            | u32::from(self.dport.0 ^ other.dport.0))
+            == 0
+    }
+}
+
 /// One direction of a flow.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct FlowEntry<A> {
     /// The packets it is for.
     pub key: FlowKey<A>,
     /// One of [`state`].
     pub state: u8,
-    /// [`Service::id`](crate::service::Service::id) is known by the frontend; zero.
+    /// Zero.
     pub reserved: u8,
     /// Bits of [`flags`].
     pub flags: u16,
@@ -79,7 +121,7 @@ pub struct FlowEntry<A> {
     pub ingress_rule: u32,
     /// Destination MAC address when the packet is handed to an interface.
     pub mac: [u8; 6],
-    /// When the other direction's entry was last kept alive, in units of 256 jiffies.
+    /// When the other direction's entry was last kept alive, in units of 64 jiffies.
     pub synced: u16,
 }
 
@@ -109,12 +151,12 @@ pub mod state {
     /// After how many seconds without a packet an entry is dead.
     ///
     /// TCP: RFC 5382 asks for 2 h 4 min when established, 4 min otherwise; here the established time is
-    /// 6 h, closing 10 s (Linux' own TIME_WAIT state is kept by the hosts). UDP: RFC 4787 asks for at
+    /// 6 h, and 2 min after a FIN or RST, as Linux conntrack has for FIN_WAIT. UDP: RFC 4787 asks for at
     /// least 2 min; Linux conntrack gives 30 s before and 120 s after an answer.
     #[inline(always)]
     pub const fn timeout(state: u8, is_tcp: bool) -> u32 {
         match (state, is_tcp) {
-            (CLOSING, _) => 10,
+            (CLOSING, _) => 120,
             (ESTABLISHED, true) => 21_600,
             (ESTABLISHED, false) => 120,
             (_, true) => 60,
@@ -125,7 +167,7 @@ pub mod state {
 
 /// Element of the `FLOWS_*` arrays.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct FlowSet<A> {
     /// One tag per entry.
     pub tags: [u64; WAYS],
@@ -141,10 +183,10 @@ pub struct FragmentKey<A> {
     pub src: A,
     /// Destination.
     pub dst: A,
-    /// Identification, 16 bits for IPv4 and 32 for IPv6, in network order.
-    pub id: u32,
     /// As in [`FlowKey::scope`].
     pub scope: u32,
+    /// Identification, 16 bits for IPv4 and 32 for IPv6, in network order.
+    pub id: u32,
     /// IP protocol number.
     pub protocol: u32,
 }
@@ -175,10 +217,7 @@ plain!(
     Fragment: 12,
 );
 
-impl<A: Addr> FlowKey<A>
-where
-    Self: Plain,
-{
+impl<A: Addr> FlowKey<A> {
     /// A 64-bit hash: multiply and shift over the key's words, with the finalizer of SplitMix64.
     #[inline(always)]
     pub fn hash(&self) -> u64 {
@@ -209,11 +248,10 @@ const fn mix(hash: u64, word: u64) -> u64 {
     hash
 }
 
-/// The tag of a key with this hash, its version 0.
+/// What the tag of a key with this hash has above way and version.
 #[inline(always)]
 pub const fn tag_of(hash: u64) -> u64 {
-    // One fixed bit above the version keeps a tag apart from a free way and from TAG_BUSY.
-    (hash | (1 << 63)) & !TAG_VERSION
+    (hash | TAG_USED) & !(TAG_WAY | TAG_VERSION)
 }
 
 /// The set of a key with this hash, of a table with `mask + 1` sets, a power of two.
@@ -264,10 +302,10 @@ mod tests {
 
     #[test]
     fn tags_never_look_free_or_busy() {
-        for hash in [0, 1, TAG_BUSY, TAG_VERSION, u64::MAX, 1 << 63] {
+        for hash in [0, 1, BUSY, TAG_VERSION, u64::MAX, 1 << 63] {
             let tag = tag_of(hash);
-            assert!(tag > TAG_BUSY);
-            assert_eq!(tag & TAG_VERSION, 0);
+            assert!(tag > BUSY && tag & TAG_USED != 0);
+            assert_eq!(tag & (TAG_VERSION | TAG_WAY), 0);
         }
     }
 

@@ -20,7 +20,7 @@ pub const IDENTITY_SERVICE: u32 = 2;
 pub const IDENTITY_FIRST: u32 = 16;
 
 /// Most 64-bit words in one bit vector, hence 64 times as many rules in one rule set.
-pub const MAX_WORDS: u32 = 128;
+pub const MAX_WORDS: u32 = 64;
 /// Most steps of the binary search over a [`PortTable`], hence 2^12 port intervals per protocol.
 pub const MAX_PORT_STEPS: u32 = 12;
 /// Most times a Pass rule may send the search on (Admin to NetworkPolicy, Baseline to the default).
@@ -109,6 +109,8 @@ pub mod action {
     pub const DENY: u32 = 1;
     /// The decision is left to the rules from [`Rule::next`](super::Rule::next) on.
     pub const PASS: u32 = 2;
+    /// The packet is dropped because the pod is isolated and no rule allows it.
+    pub const ISOLATED: u32 = 3;
 }
 
 /// Element of the `RULES` array.

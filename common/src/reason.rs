@@ -22,7 +22,9 @@ macro_rules! reasons {
     ($($variant:ident = $value:literal $name:literal $text:literal)+) => {
         /// Why a packet was dropped. The one closed list: counted, sent in events, exported as a metric label
         /// and shown by the CLI. Names follow Cilium's where it has the same reason.
-        #[repr(u8)]
+        ///
+        /// A whole word, because the kernel only takes aligned accesses to a program's stack.
+        #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $(#[doc = $text] $variant = $value,)+
@@ -85,10 +87,10 @@ impl Reason {
 /// Number of [`Reason`]s.
 pub const REASONS: usize = Reason::ALL.len();
 
-/// Index in the `DROPS` per-CPU array of the counter of `reason` at `hook`.
+/// Index in the `DROPS` per-CPU array of the counter of the reason with this number at `hook`.
 #[inline(always)]
-pub const fn drop_counter(hook: Hook, reason: Reason) -> u32 {
-    hook as u32 * REASONS as u32 + reason as u32
+pub const fn drop_counter(hook: Hook, reason: u32) -> u32 {
+    hook as u32 * REASONS as u32 + reason
 }
 
 /// Packets and bytes, an element of the per-CPU counter arrays.

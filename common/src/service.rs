@@ -36,6 +36,8 @@ pub mod flags {
     pub const MASQUERADE_NODE: u32 = 1 << 3;
     /// Masquerade connections from outside.
     pub const MASQUERADE_EXTERNAL: u32 = 1 << 4;
+    /// Only clients in the service's source ranges may use the frontend; others are dropped.
+    pub const SOURCE_RANGES: u32 = 1 << 5;
 }
 
 /// Value of the `FRONTENDS_*` maps.

@@ -30,4 +30,7 @@ pub mod events {
     pub const FLOWS: u32 = 1 << 1;
 }
 
+/// Mark of a packet that was judged before it is handed to a pod's interface from the node's side.
+pub const MARK_JUDGED: u32 = 0x7765_6972;
+
 plain!(State: 32);

@@ -1,1 +1,3 @@
+//! Tests of weir from the outside, and the conformance cases.
 
+pub mod conformance;

@@ -1,5 +1,7 @@
 //! The cluster: validated objects, with the defaults of the Kubernetes API filled in.
 
+mod build;
 mod model;
+mod objects;
 
-pub use model::*;
+pub use self::{model::*, objects::Objects};

@@ -13,6 +13,9 @@ use crate::source::Source;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
+/// The label that every namespace has: its name.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// Name of a namespaced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Name {
@@ -66,6 +69,8 @@ pub struct Config {
     pub masquerade: bool,
     /// Masquerade everything that goes to a service address (kube-proxy's `masqueradeAll`).
     pub masquerade_all: bool,
+    /// Pods cannot be told apart from outside clients (kube-proxy without a detector of local traffic).
+    pub pods_unknown: bool,
     /// Ranges that external and load-balancer addresses may come from; `None`: any.
     pub external_ranges: Option<Vec<IpNet>>,
 }
@@ -394,7 +399,7 @@ pub enum ClusterPeerKind {
     Nodes(Selector),
     /// Addresses (egress only).
     Networks(Vec<IpNet>),
-    /// No field that is known (`{}`): an Accept rule matches nothing by it, a Deny or Pass rule denies.
+    /// No field that is known: an Accept rule matches nothing by it, a Deny or Pass rule denies.
     Unknown,
 }
 

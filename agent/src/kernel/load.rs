@@ -7,8 +7,16 @@ use aya::{
     programs::{ProgramError, ProgramInfo, SchedClassifier},
 };
 
+use weir_common::{
+    addr::{V4, V6},
+    flow::{FREE, FlowEntry, FlowSet, WAYS},
+    plain::Plain,
+};
+
 use super::{
     KernelError, Program,
+    family::{failed, typed},
+    map::Map,
     pins::{self, Pins},
     sys::{self, MapFd, MapInfo},
 };
@@ -60,6 +68,8 @@ pub(super) fn load(
         .override_global("HZ", &hz, true)
         .override_global("AYA_LOG_LEVEL", &log_level, false);
     let mut ebpf = loader.load(object).map_err(|error| load_error(&error))?;
+    number_ways::<V4>(pins, "FLOWS_V4")?;
+    number_ways::<V6>(pins, "FLOWS_V6")?;
     for program in Program::ALL {
         let loaded = classifier(&mut ebpf, program)?;
         loaded.load().map_err(|error| verifier_error(program, error))?;
@@ -68,6 +78,28 @@ pub(super) fn load(
         pin(classifier(&mut ebpf, program)?, &pins.program(program.name()))?;
     }
     Ok((ebpf, sizes))
+}
+
+/// Numbers the ways of a flow table that is new, as [`weir_common::flow`] wants them.
+fn number_ways<A: Copy>(pins: &Pins, name: &'static str) -> Result<(), KernelError>
+where
+    FlowSet<A>: Plain,
+    FlowEntry<A>: Default,
+{
+    let numbered: [u64; WAYS] = std::array::from_fn(|way| FREE | way as u64);
+    let table: Map<u32, FlowSet<A>> = typed(pins, name)?;
+    let is_new = |set: &FlowSet<A>| set.tags.iter().all(|tag| *tag == 0);
+    if !table.get(&0).map_err(failed(name))?.is_some_and(|set| is_new(&set)) {
+        return Ok(());
+    }
+    let set = FlowSet { tags: numbered, entries: [FlowEntry::default(); WAYS] };
+    // From the end, so that one that was cut short is begun again.
+    let sets: Vec<u32> = (0..open(pins, name)?.info().max_entries).rev().collect();
+    for some in sets.chunks(1024) {
+        let elements: Vec<_> = some.iter().map(|index| (*index, set)).collect();
+        table.put(&elements).map_err(failed(name))?;
+    }
+    Ok(())
 }
 
 /// A program of the object.

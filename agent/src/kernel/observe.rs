@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use weir_common::{
     addr::{V4, V6},
     event::Event,
-    flow::{FlowSet, TAG_BUSY, WAYS},
+    flow::{FlowSet, TAG_USED, WAYS},
     plain::{Plain, from_bytes},
     reason::{Counter, HOOKS, Hook, Reason, drop_counter},
 };
@@ -57,8 +57,8 @@ impl Counters {
     pub(super) fn drops(&self) -> Result<Vec<(Hook, Reason, Counter)>, KernelError> {
         let pairs =
             HOOK_LIST.into_iter().flat_map(|hook| Reason::ALL.iter().map(move |reason| (hook, *reason)));
-        let counter = |(hook, reason)| {
-            Ok((hook, reason, sum(&self.drops, drop_counter(hook, reason)).map_err(failed("DROPS"))?))
+        let counter = |(hook, reason): (Hook, Reason)| {
+            Ok((hook, reason, sum(&self.drops, drop_counter(hook, reason as u32)).map_err(failed("DROPS"))?))
         };
         pairs.map(counter).collect()
     }
@@ -162,10 +162,10 @@ where
 {
     (0..table.len()).flat_map(move |index| {
         let set: FlowSet<A> = table.read(index);
-        let used = set.tags.iter().any(|tag| *tag > TAG_BUSY);
+        let used = set.tags.iter().any(|tag| tag & TAG_USED != 0);
         let again = used.then(|| table.read::<FlowSet<A>>(index).tags);
         let whole = (0..WAYS).filter(move |way| {
-            set.tags[*way] > TAG_BUSY && again.is_some_and(|tags| tags[*way] == set.tags[*way])
+            set.tags[*way] & TAG_USED != 0 && again.is_some_and(|tags| tags[*way] == set.tags[*way])
         });
         whole.map(move |way| {
             let (key, entry, to) = (set.entries[way].key, set.entries[way], set.entries[way].to);

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -20,7 +21,7 @@ use weir_common::{
 use super::{AttachMode, Kernel, KernelError, Options, Program, detach_all, maps::Maps, pins::Pins, sys};
 use crate::{
     cluster::{Action, Name},
-    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Rule, RuleSet, Service},
+    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Ring, Rule, RuleSet, Service},
     plan::{Interface, PerFamily, Sizes},
 };
 
@@ -102,9 +103,19 @@ fn datapath() -> Datapath {
     datapath.rule_sets.insert(1, rule_set);
     for (vip, pod) in [("10.96.0.1", "10.0.0.1"), ("fd01::1", "fd00::1")] {
         let backend = Backend { address: address(pod), port: 8080 };
-        let (internal, external) = (vec![backend; 7], Vec::new());
-        let members = [backend].into();
-        let service = Service { id: 1, name: name.clone(), flags: 0, internal, external, members };
+        let internal = Arc::new(Ring { backends: vec![backend], slots: vec![0; 7] });
+        let external = Arc::default();
+        let members = Arc::new([backend].into());
+        let service = Service {
+            id: 1,
+            name: name.clone(),
+            flags: 0,
+            internal,
+            external,
+            members,
+            source_ranges: Vec::new(),
+            affinity: None,
+        };
         datapath.frontends.insert(Frontend { address: address(vip), port: 80, protocol: 6 }, service);
     }
     datapath

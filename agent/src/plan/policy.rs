@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Action,
-    datapath::{self, Bits, Datapath, IdentityId, RuleSetId},
+    datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
 };
 
 /// What placing the rule sets of a datapath takes.
@@ -41,7 +41,7 @@ pub(super) fn place(
 ) -> Result<Placed, TooLarge> {
     let mut placer = Placer::new(image, desired, sizes);
     for id in wanted {
-        placer.place(*id, &desired.rule_sets[id])?;
+        placer.place(*id, &desired.rule_sets[id], &desired.rules)?;
     }
     placer.finish(sizes)
 }
@@ -111,7 +111,12 @@ impl<'a> Placer<'a> {
         }
     }
 
-    fn place(&mut self, id: RuleSetId, set: &datapath::RuleSet) -> Result<(), TooLarge> {
+    fn place(
+        &mut self,
+        id: RuleSetId,
+        set: &datapath::RuleSet,
+        origins: &BTreeMap<RuleId, RuleOrigin>,
+    ) -> Result<(), TooLarge> {
         check("one rule set (rules)", set.rules.len(), MAX_WORDS * 64)?;
         for table in &set.ports {
             check("one rule set (port intervals of a protocol)", table.len(), 1 << MAX_PORT_STEPS)?;
@@ -121,7 +126,7 @@ impl<'a> Placer<'a> {
         let listed = set.peers.iter().filter(|(identity, _)| self.identities[1].contains(identity));
         let listed = listed.map(|(identity, bits)| (*identity, padded(bits, words)));
         let peers: Peers = listed.filter(|(_, vector)| *vector != default).collect();
-        let rules = encode_rules(set);
+        let rules = encode_rules(set, origins);
         let base = base_of(set, &rules);
         let same = self.placed.get(&base).into_iter().flatten();
         let same =
@@ -247,13 +252,14 @@ fn padded(bits: &Bits, words: u32) -> Vec<u64> {
 }
 
 /// The rules as they stand in `RULES`; one that never decides where there are none.
-fn encode_rules(set: &datapath::RuleSet) -> Vec<Rule> {
+fn encode_rules(set: &datapath::RuleSet, origins: &BTreeMap<RuleId, RuleOrigin>) -> Vec<Rule> {
     let mut rules: Vec<_> = set
         .rules
         .iter()
         .map(|rule| {
             let action = match rule.action {
                 Action::Accept => action::ALLOW,
+                Action::Deny if isolates(origins.get(&rule.id)) => action::ISOLATED,
                 Action::Deny => action::DENY,
                 Action::Pass => action::PASS,
             };
@@ -264,4 +270,9 @@ fn encode_rules(set: &datapath::RuleSet) -> Vec<Rule> {
         rules.push(Rule { action: action::DENY, ..Rule::default() });
     }
     rules
+}
+
+/// Whether a rule stands for "no rule allows it".
+fn isolates(origin: Option<&RuleOrigin>) -> bool {
+    matches!(origin, Some(RuleOrigin::Isolation { .. }))
 }

@@ -37,8 +37,10 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
         let value = Service {
             id: service.id,
             flags: service.flags,
-            internal: rings.place(&service.internal, active.map(|active| active.internal)),
-            external: rings.place(&service.external, active.map(|active| active.external)),
+            internal: rings
+                .place(&service.internal.iter().collect::<Vec<_>>(), active.map(|active| active.internal)),
+            external: rings
+                .place(&service.external.iter().collect::<Vec<_>>(), active.map(|active| active.external)),
         };
         frontends.insert(*frontend, value);
         members.extend(service.members.iter().map(|backend| (service.id, *backend)));

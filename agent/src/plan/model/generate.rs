@@ -1,6 +1,10 @@
 //! Random datapaths over a small universe, so that prefixes, numbers and contents collide often.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_FIRST, PROTOCOLS};
@@ -8,7 +12,7 @@ use weir_common::policy::{IDENTITY_FIRST, PROTOCOLS};
 use super::verdict::Sample;
 use crate::{
     cluster::{Action, Name},
-    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Rule, RuleSet, Service},
+    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Ring, Rule, RuleOrigin, RuleSet, Service},
     plan::Interface,
 };
 
@@ -78,6 +82,12 @@ pub(super) fn datapath(random: &mut Random) -> (Datapath, BTreeMap<IpAddr, Inter
     }
     for id in 1..=4 {
         datapath.rule_sets.insert(id, rule_set(random));
+    }
+    for rule in [26, 27, 28] {
+        if random.chance(50) {
+            let isolation = RuleOrigin::Isolation { ingress: true, policies: BTreeSet::new() };
+            datapath.rules.insert(rule, isolation);
+        }
     }
     let mut interfaces = BTreeMap::new();
     for pod in PODS {
@@ -150,15 +160,19 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
         (0..len).map(backend).collect()
     };
     let (internal, external) = (ring(random), ring(random));
-    let members = internal.iter().chain(&external).copied().collect();
+    let members = Arc::new(internal.iter().chain(&external).copied().collect());
+    let ring =
+        |slots: Vec<Backend>| Arc::new(Ring { slots: (0..slots.len() as u32).collect(), backends: slots });
     let name = Name { namespace: "test".into(), name: format!("service-{number}") };
     Service {
         id: 1 + number as u32 * 2 + random.below(2),
         name,
         flags: random.below(2),
-        internal,
-        external,
+        internal: ring(internal),
+        external: ring(external),
         members,
+        source_ranges: Vec::new(),
+        affinity: None,
     }
 }
 

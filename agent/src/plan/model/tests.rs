@@ -54,7 +54,7 @@ impl Goal {
         let attached = |pod: &IpAddr| self.interfaces.get(pod).copied();
         let verdicts = samples.iter().map(|sample| by_datapath(&self.datapath, attached, sample));
         let answers = self.datapath.frontends.iter().map(|(frontend, service)| {
-            let rings = (service.internal.clone(), service.external.clone());
+            let rings = (service.internal.iter().collect(), service.external.iter().collect());
             (*frontend, (service.id, service.flags, rings.0, rings.1))
         });
         (verdicts.collect(), answers.collect())

@@ -10,7 +10,7 @@ use weir_common::{
 
 use crate::{
     cluster::Action,
-    datapath::{Backend, Bits, Datapath, Frontend},
+    datapath::{Backend, Bits, Datapath, Frontend, RuleOrigin},
     plan::{Family, Image, Interface},
 };
 
@@ -105,6 +105,9 @@ pub(super) fn by_datapath(
         }
         match rule.action {
             Action::Accept => return Verdict::Rule(action::ALLOW, rule.id),
+            Action::Deny if matches!(datapath.rules.get(&rule.id), Some(RuleOrigin::Isolation { .. })) => {
+                return Verdict::Rule(action::ISOLATED, rule.id);
+            }
             Action::Deny => return Verdict::Rule(action::DENY, rule.id),
             Action::Pass => next = rule.next as usize,
         }

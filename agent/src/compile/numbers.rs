@@ -1,0 +1,174 @@
+//! Stable numbers: the same content has the same number from one compilation to the next.
+//!
+//! The kernel maps name identities, rule sets, rules and services by number. What did not change must
+//! keep its number, or else every commit would rewrite everything.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    hash::Hash,
+    sync::Arc,
+};
+
+use weir_common::policy::{NO_POLICY, RULE_FIRST};
+
+use super::{atoms::Atom, identity_numbers::IdentityNumbers, lines::Line, rules::atoms_of};
+use crate::{
+    cluster::{Name, Protocol},
+    datapath::{Datapath, RuleOrigin},
+};
+
+/// The numbers in use on one node.
+///
+/// [`compile`](super::compile) only ever hands out; once a datapath is in force and its predecessor gone,
+/// [`retain`](Numbers::retain) frees what it does not name. A commit that fails in between leaves the numbers
+/// of the old revision untouched.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// What policies distinguish peers by.
+    pub(super) atoms: Interner<Atom>,
+    /// Sets of atoms.
+    pub(super) identities: IdentityNumbers,
+    /// Rule sets.
+    pub(super) rule_sets: Interner<Arc<[Line]>>,
+    /// Rules for people.
+    pub rules: Interner<RuleKey>,
+    /// Service ports.
+    pub services: Interner<ServicePortKey>,
+}
+
+/// What a rule is known by: its place in its policy. Its place in the file may shift without it being another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleKey {
+    /// An item of a NetworkPolicy: policy, whether of its ingress list, number.
+    Policy(Name, bool, usize),
+    /// A rule of a ClusterNetworkPolicy: policy, whether of its ingress list, number.
+    ClusterPolicy(String, bool, usize),
+    /// The isolation by these NetworkPolicies, for ingress or egress.
+    Isolation(bool, BTreeSet<Name>),
+}
+
+/// What a service port is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePortKey {
+    /// The service.
+    pub service: Name,
+    /// Port on the service's addresses.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// Gives each content a number of its own, and takes it back when told.
+#[derive(Clone, Debug)]
+pub struct Interner<T> {
+    numbers: HashMap<T, u32>,
+    next: u32,
+    free: VecDeque<u32>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            atoms: Interner::new(0),
+            identities: IdentityNumbers::default(),
+            rule_sets: Interner::new(NO_POLICY + 1),
+            rules: Interner::new(RULE_FIRST),
+            services: Interner::new(1),
+        }
+    }
+}
+
+impl Numbers {
+    /// Frees every number that `datapath` does not name. To be called when `datapath` is in force and nothing
+    /// older is.
+    pub fn retain(&mut self, datapath: &Datapath) {
+        self.rule_sets.retain(|_, number| datapath.rule_sets.contains_key(&number));
+        let atoms: HashSet<_> = self.rule_sets.iter().flat_map(|(lines, _)| atoms_of(lines)).collect();
+        self.atoms.retain(|_, number| atoms.contains(&number));
+        self.identities.retain(&datapath.identities.values().copied().collect(), &atoms);
+        self.rules.retain(|_, number| datapath.rules.contains_key(&number));
+        let services: BTreeSet<_> = datapath.frontends.values().map(|service| service.id).collect();
+        self.services.retain(|_, number| services.contains(&number));
+    }
+}
+
+impl From<&RuleOrigin> for RuleKey {
+    fn from(origin: &RuleOrigin) -> Self {
+        match origin {
+            RuleOrigin::Policy { policy, ingress, index, .. } => {
+                Self::Policy(policy.clone(), *ingress, *index)
+            }
+            RuleOrigin::ClusterPolicy { policy, ingress, index, .. } => {
+                Self::ClusterPolicy(policy.clone(), *ingress, *index)
+            }
+            RuleOrigin::Isolation { ingress, policies } => {
+                Self::Isolation(*ingress, policies.iter().map(|(name, _)| name.clone()).collect())
+            }
+        }
+    }
+}
+
+impl<T: Eq + Hash> Interner<T> {
+    /// An empty one whose first number is `first`.
+    pub fn new(first: u32) -> Self {
+        Self { numbers: HashMap::new(), next: first, free: VecDeque::new() }
+    }
+
+    /// The number of `content`: the one it has, or else the one that was freed longest ago, or else a new one.
+    pub fn number(&mut self, content: T) -> u32 {
+        *self.numbers.entry(content).or_insert_with(|| {
+            self.free.pop_front().unwrap_or_else(|| {
+                let number = self.next;
+                self.next += 1;
+                number
+            })
+        })
+    }
+
+    /// Frees the numbers of all content that `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T, u32) -> bool) {
+        let mut freed = Vec::new();
+        self.numbers.retain(|content, number| {
+            let kept = keep(content, *number);
+            if !kept {
+                freed.push(*number);
+            }
+            kept
+        });
+        // Not in the order of the hash map, so that the same history gives the same numbers.
+        freed.sort_unstable();
+        self.free.extend(freed);
+    }
+
+    /// Content and number of all that is in use, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&T, u32)> {
+        self.numbers.iter().map(|(content, number)| (content, *number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_content_keeps_its_number() {
+        let mut numbers = Interner::new(16);
+        assert_eq!(numbers.number("a"), 16);
+        assert_eq!(numbers.number("b"), 17);
+        assert_eq!(numbers.number("a"), 16);
+    }
+
+    #[test]
+    fn freed_numbers_come_back_oldest_first() {
+        let mut numbers = Interner::new(1);
+        for content in ["a", "b", "c"] {
+            numbers.number(content);
+        }
+        numbers.retain(|content, _| *content == "a" || *content == "c");
+        numbers.retain(|content, _| *content == "c");
+        assert_eq!(numbers.number("c"), 3);
+        assert_eq!(numbers.number("d"), 2);
+        assert_eq!(numbers.number("e"), 1);
+        assert_eq!(numbers.number("f"), 4);
+    }
+}

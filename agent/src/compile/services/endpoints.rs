@@ -1,0 +1,157 @@
+//! Which endpoints of a service port a node may use.
+//!
+//! The rules are those of kube-proxy: ready endpoints, or, when there is none, those that terminate but
+//! still serve; for the cluster-wide set, only the ones hinted for this node or zone.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use super::Place;
+use crate::{
+    cluster::{Cluster, Endpoint, EndpointSlice, Name, ServicePort},
+    datapath::Backend,
+};
+
+/// The endpoints of a service port that one node may use.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Usable {
+    /// By the policy Cluster; empty only when no node has an endpoint to use.
+    pub(super) cluster: Vec<Backend>,
+    /// By the policy Local: those on this node.
+    pub(super) local: Vec<Backend>,
+    /// Endpoints that live flows may stay with.
+    pub(super) members: Arc<BTreeSet<Backend>>,
+}
+
+impl Usable {
+    /// Sorts the endpoints of a service port in one family, as seen from a node.
+    pub(super) fn new(slices: &[&EndpointSlice], port: &ServicePort, ipv6: bool, place: &Place<'_>) -> Self {
+        let all = gather(slices, port, ipv6, place);
+        let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
+        let hint = Hint::of(&ready, place);
+        let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place));
+        let local = ready_or_draining(&all, |endpoint| place.is_local(endpoint));
+        let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
+        let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
+        Self { cluster, local, members: Arc::new(members) }
+    }
+}
+
+/// EndpointSlices by the service they belong to.
+pub(super) struct Slices<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>);
+
+impl<'a> Slices<'a> {
+    pub(super) fn new(cluster: &'a Cluster) -> Self {
+        let mut slices = BTreeMap::<_, Vec<_>>::new();
+        for slice in cluster.slices.values() {
+            if let Some(service) = &slice.service {
+                slices.entry((slice.name.namespace.as_str(), service.as_str())).or_default().push(slice);
+            }
+        }
+        Self(slices)
+    }
+
+    pub(super) fn of<'s>(&'s self, service: &'s Name) -> &'s [&'a EndpointSlice] {
+        self.0.get(&(service.namespace.as_str(), service.name.as_str())).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Number of addresses on this node with a ready endpoint, whichever port: what a health check reports.
+pub(super) fn local_ready(
+    slices: &[&EndpointSlice],
+    ports: &[ServicePort],
+    ipv6: bool,
+    place: &Place<'_>,
+) -> usize {
+    let endpoints = ports.iter().flat_map(|port| gather(slices, port, ipv6, place));
+    let ready = endpoints.filter(|(_, endpoint)| endpoint.ready && place.is_local(endpoint));
+    ready.map(|(backend, _)| backend.address).collect::<BTreeSet<_>>().len()
+}
+
+/// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
+/// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
+fn gather<'a>(
+    slices: &[&'a EndpointSlice],
+    port: &ServicePort,
+    ipv6: bool,
+    place: &Place<'_>,
+) -> BTreeMap<Backend, &'a Endpoint> {
+    let mut all = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
+        let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
+        for number in ports.filter_map(|own| own.port) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+                match all.entry(Backend { address: endpoint.address, port: number }) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(endpoint);
+                    }
+                    Entry::Occupied(mut entry) if rank(endpoint, place) > rank(entry.get(), place) => {
+                        entry.insert(endpoint);
+                    }
+                    Entry::Occupied(_) => {}
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Which of two entries for one endpoint counts; the hints are there to leave nothing to the order of slices.
+fn rank<'a>(endpoint: &'a Endpoint, place: &Place<'_>) -> impl Ord + use<'a> {
+    let hints = (Reverse(&endpoint.node_hints), Reverse(&endpoint.zone_hints));
+    (place.is_local(endpoint), endpoint.ready, is_draining(endpoint), endpoint.serving, hints)
+}
+
+/// Terminating, but still serving.
+fn is_draining(endpoint: &Endpoint) -> bool {
+    endpoint.serving && endpoint.terminating
+}
+
+/// Those of the eligible endpoints that are ready, or else those that are draining. Without a ready one
+/// there is no hint, so that all draining ones are eligible for the cluster-wide set.
+fn ready_or_draining(
+    all: &BTreeMap<Backend, &Endpoint>,
+    eligible: impl Fn(&Endpoint) -> bool,
+) -> Vec<Backend> {
+    let select = |state: fn(&Endpoint) -> bool| {
+        let selected = all.iter().filter(|(_, endpoint)| state(endpoint) && eligible(endpoint));
+        selected.map(|(backend, _)| *backend).collect::<Vec<_>>()
+    };
+    let ready = select(|endpoint| endpoint.ready);
+    if ready.is_empty() { select(is_draining) } else { ready }
+}
+
+/// Which topology hint holds for a service port on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    Node,
+    Zone,
+    None,
+}
+
+impl Hint {
+    /// A level of hints holds when every ready endpoint has one and some are for this place.
+    fn of(ready: &[&Endpoint], place: &Place<'_>) -> Self {
+        let holds = |hint: Self, given: fn(&Endpoint) -> bool| {
+            ready.iter().copied().all(given) && ready.iter().any(|endpoint| hint.admits(endpoint, place))
+        };
+        if holds(Self::Node, |endpoint| !endpoint.node_hints.is_empty()) {
+            Self::Node
+        } else if holds(Self::Zone, |endpoint| !endpoint.zone_hints.is_empty()) {
+            Self::Zone
+        } else {
+            Self::None
+        }
+    }
+
+    fn admits(self, endpoint: &Endpoint, place: &Place<'_>) -> bool {
+        match self {
+            Self::Node => endpoint.node_hints.contains(place.node),
+            Self::Zone => place.zone.is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+            Self::None => true,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a frontend of a service port does for each kind of client: which backends, which flags.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use weir_common::service::flags;
+
+use super::{Place, endpoints::Usable, frontends::Kind, maglev::Rings};
+use crate::{
+    cluster::{Config, Service},
+    datapath::{self, Ring, ServiceId},
+};
+
+/// A port of a service in one address family, on one node.
+pub(super) struct PortInFamily<'a> {
+    pub(super) config: &'a Config,
+    pub(super) service: &'a Service,
+    pub(super) id: ServiceId,
+    pub(super) place: &'a Place<'a>,
+    pub(super) usable: Usable,
+    pub(super) rings: &'a mut Rings,
+}
+
+impl PortInFamily<'_> {
+    /// The service port at one of its frontends.
+    pub(super) fn at(&mut self, kind: Kind, address: IpAddr) -> datapath::Service {
+        let internal = self.ring(kind == Kind::Internal && self.service.internal_local);
+        let external = if self.is_local_to_outside(kind) { self.ring(true) } else { Arc::clone(&internal) };
+        let source_ranges =
+            if kind == Kind::LoadBalancer { self.source_ranges(address.is_ipv6()) } else { Vec::new() };
+        let mut flags = self.masquerade(kind);
+        // A set without backends is a policy's doing when some node has an endpoint.
+        if !self.usable.cluster.is_empty() {
+            flags |= if internal.is_empty() { flags::EMPTY_INTERNAL_DROPS } else { 0 };
+            flags |= if external.is_empty() { flags::EMPTY_EXTERNAL_DROPS } else { 0 };
+        }
+        flags |= if source_ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
+        datapath::Service {
+            id: self.id,
+            name: self.service.name.clone(),
+            flags,
+            internal,
+            external,
+            members: Arc::clone(&self.usable.members),
+            source_ranges,
+            affinity: self.service.affinity,
+        }
+    }
+
+    fn ring(&mut self, local: bool) -> Arc<Ring> {
+        self.rings.get(if local { &self.usable.local } else { &self.usable.cluster })
+    }
+
+    /// Whether `externalTrafficPolicy: Local` governs the frontend: only local endpoints for the outside, whose
+    /// address stays. Pods and the node use all of them, as if they had gone out to the load balancer and back.
+    fn is_local_to_outside(&self, kind: Kind) -> bool {
+        kind != Kind::Internal && self.service.external_local
+    }
+
+    fn masquerade(&self, kind: Kind) -> u32 {
+        const OUTSIDE: u32 = flags::MASQUERADE_NODE | flags::MASQUERADE_EXTERNAL;
+        const ALL: u32 = flags::MASQUERADE_POD | OUTSIDE;
+        match kind {
+            Kind::Internal if self.config.masquerade_all => ALL,
+            // Who routes a ClusterIP to this node from outside may get a backend of another: replies must come back here.
+            Kind::Internal if self.config.pods_unknown => 0,
+            Kind::Internal => OUTSIDE,
+            _ if self.service.external_local => flags::MASQUERADE_NODE,
+            _ => ALL,
+        }
+    }
+
+    /// `loadBalancerSourceRanges` of the family. A node whose own address is in them may use the load balancer's
+    /// address also where that is an address of the node, and so the source of its packets.
+    fn source_ranges(&self, ipv6: bool) -> Vec<IpNet> {
+        let of_family = |address: IpAddr| address.is_ipv6() == ipv6;
+        let mut ranges: BTreeSet<_> = self
+            .service
+            .source_ranges
+            .iter()
+            .filter(|range| of_family(range.addr()))
+            .map(IpNet::trunc)
+            .collect();
+        if self
+            .place
+            .primary_addresses
+            .iter()
+            .any(|address| ranges.iter().any(|range| range.contains(address)))
+        {
+            ranges.extend(
+                self.service.load_balancer_ips.iter().copied().filter(|ip| of_family(*ip)).map(IpNet::from),
+            );
+        }
+        ranges.into_iter().collect()
+    }
+}

@@ -1,0 +1,262 @@
+//! The desired datapath of one node: what the BPF maps are to say.
+//!
+//! A pure value: it can be compared, printed, and evaluated in user space. Numbers of identities, rule
+//! sets, rules and services are stable from one compilation to the next for the same content, because
+//! they are handed out by [`crate::compile::Numbers`].
+//!
+//! A rule set that two successive datapaths both have differs at most in [`RuleSet::peers`], and there at
+//! most in identities that only one of them gives to addresses. So a commit may add the new entries before
+//! it gives out the new identities, and remove the old ones after.
+
+mod bits;
+mod evaluate;
+pub mod explain;
+mod network;
+
+pub mod services;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+pub use bits::Bits;
+pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
+pub use network::Network;
+
+use crate::{
+    cluster::{Action, Name},
+    source::Source,
+};
+
+/// Number of an identity; see [`weir_common::policy`].
+pub type IdentityId = u32;
+/// Number of a rule set.
+pub type RuleSetId = u32;
+/// Number of a rule for people.
+pub type RuleId = u32;
+/// Number of a service port for people.
+pub type ServiceId = u32;
+
+/// What one node is to enforce.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Datapath {
+    /// This node's name.
+    pub node: String,
+    /// This node's own addresses, the primary one of each family first.
+    pub node_addresses: Vec<IpAddr>,
+    /// Blocks that pod addresses come from: who is a pod among the clients of a service. Empty when
+    /// pods cannot be told apart, and nobody is.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Networked pods of this node by address.
+    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    /// Identity by prefix, longest match. Addresses without an entry are of the world.
+    pub identities: BTreeMap<IpNet, IdentityId>,
+    /// The rule sets that endpoints name.
+    pub rule_sets: BTreeMap<RuleSetId, RuleSet>,
+    /// Every rule that the rule sets name.
+    pub rules: BTreeMap<RuleId, RuleOrigin>,
+    /// Service ports by frontend.
+    pub frontends: BTreeMap<Frontend, Service>,
+    /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
+    pub health_checks: BTreeMap<u16, HealthCheck>,
+}
+
+/// A pod of this node, at one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The pod.
+    pub pod: Name,
+    /// Rule set for what it receives; `None`: no policy selects it.
+    pub ingress: Option<RuleSetId>,
+    /// Rule set for what it sends.
+    pub egress: Option<RuleSetId>,
+}
+
+/// Which of a pod's packets a rule set is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// Those it receives.
+    Ingress,
+    /// Those it sends.
+    Egress,
+}
+
+/// The rules of one pod in one direction, in order. The lowest rule whose peer and port both match decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// Which rules match by their peer, by identity.
+    pub peers: BTreeMap<IdentityId, Bits>,
+    /// Which rules match an identity that `peers` does not list.
+    pub default_peers: Bits,
+    /// Which rules match by their port: for each [`weir_common::policy::Protocol`], intervals by their first
+    /// port. Each begins with one at port 0 and no two neighbours are equal.
+    pub ports: [BTreeMap<u16, Bits>; weir_common::policy::PROTOCOLS],
+}
+
+/// A rule in a rule set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// What it says.
+    pub action: Action,
+    /// For Pass: the number, in the rule set, of the rule the search goes on with.
+    pub next: u32,
+    /// What it comes from.
+    pub id: RuleId,
+}
+
+/// What a rule comes from: what weir says when asked why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum RuleOrigin {
+    /// An item of a NetworkPolicy.
+    Policy {
+        /// The policy.
+        policy: Name,
+        /// `ingress` or `egress`.
+        ingress: bool,
+        /// Number of the item.
+        index: usize,
+        /// Where the item stands.
+        source: Source,
+    },
+    /// A rule of a ClusterNetworkPolicy.
+    ClusterPolicy {
+        /// The policy.
+        policy: String,
+        /// `ingress` or `egress`.
+        ingress: bool,
+        /// Number of the rule.
+        index: usize,
+        /// Its name.
+        name: Option<String>,
+        /// Where the rule stands.
+        source: Source,
+    },
+    /// No rule allows it, and these NetworkPolicies isolate the pod.
+    Isolation {
+        /// `ingress` or `egress`.
+        ingress: bool,
+        /// The policies, and where they stand.
+        policies: BTreeSet<(Name, Source)>,
+    },
+}
+
+/// What a service answers on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Frontend {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// An endpoint's address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// The backends, sorted.
+    pub backends: Vec<Backend>,
+    /// For each slot, the index of its backend. A prime number of slots, or 1; none without backends.
+    pub slots: Vec<u32>,
+}
+
+impl Ring {
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no backend.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The backend that a connection with this hash goes to. Panics when there is none.
+    pub fn at(&self, hash: usize) -> Backend {
+        self.backends[self.slots[hash % self.slots.len()] as usize]
+    }
+
+    /// The backend of every slot, in order: what the `RINGS_*` arrays hold.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Backend> + Clone {
+        self.slots.iter().map(|&index| self.backends[index as usize])
+    }
+}
+
+/// A service port at one of its frontends, as this node handles it.
+///
+/// Everything is decided here but three things that only a packet shows: who the client is (pod, node
+/// or outside: which ring, which flags), whether it is in `source_ranges`, and whether the chosen
+/// backend is the client itself, which is masqueraded whatever the flags say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Number of the service port, the same at all of its frontends.
+    pub id: ServiceId,
+    /// The service.
+    pub name: Name,
+    /// Bits of [`weir_common::service::flags`].
+    pub flags: u32,
+    /// Ring of backends for pods and the node itself, empty when there are none.
+    pub internal: Arc<Ring>,
+    /// Ring of backends for outside clients.
+    pub external: Arc<Ring>,
+    /// Endpoints that live flows may stay with: the above, and others that still serve. A UDP flow to
+    /// any other endpoint is decided again at its next packet; TCP and SCTP flows stay.
+    pub members: Arc<BTreeSet<Backend>>,
+    /// Clients that may use this frontend, checked before anything else; empty: everyone.
+    pub source_ranges: Vec<IpNet>,
+    /// Seconds for which new connections of a client address go to the backend of its last one, at
+    /// whichever frontend with this `id`.
+    pub affinity: Option<u32>,
+}
+
+/// A service that tells load balancers whether this node has endpoints for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The service.
+    pub service: Name,
+    /// Ready endpoints on this node. None of them: the answer is 503 rather than 200.
+    pub local_endpoints: usize,
+}
+
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// Whether it is [`Direction::Ingress`].
+    pub const fn is_ingress(self) -> bool {
+        matches!(self, Self::Ingress)
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_ingress() { "ingress" } else { "egress" })
+    }
+}
+
+impl RuleOrigin {
+    /// The policies that it comes from, by name.
+    pub fn policies(&self) -> Vec<String> {
+        match self {
+            Self::Policy { policy, .. } => vec![policy.to_string()],
+            Self::ClusterPolicy { policy, .. } => vec![policy.clone()],
+            Self::Isolation { policies, .. } => policies.iter().map(|(name, _)| name.to_string()).collect(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Sending a packet on its way.
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use weir_common::{flow::flags, reason::Reason};
+
+use crate::{ctx::Ctx, family::Family, flow::Path, parse::Packet, rewrite};
+
+/// What becomes of a packet that may pass: the return value of a classifier.
+#[derive(Clone, Copy)]
+pub struct Outcome(pub i32);
+
+impl Outcome {
+    /// It goes on through the node's stack, and through the next program of the hook.
+    pub const PASS: Self = Self(TC_ACT_UNSPEC);
+}
+
+/// Whether the packet's hops run out here. Such a packet goes to the stack unchanged, which drops it and
+/// tells its sender.
+#[inline(always)]
+pub fn expires<A>(packet: &Packet<A>, path: &Path<A>) -> bool {
+    packet.ttl <= 1 && path.flags & flags::TO_PEER != 0
+}
+
+/// Rewrites a packet where its flow's entry says so.
+///
+/// # Errors
+/// When it cannot be rewritten.
+#[inline(always)]
+pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> Result<(), Reason> {
+    if path.flags & flags::REWRITE != 0 {
+        rewrite::translate::<F>(ctx, packet, &path.to)?;
+    }
+    Ok(())
+}
+
+/// Hands a packet over as its flow's entry says: straight into a local pod, or on through the stack.
+///
+/// # Errors
+/// When its headers cannot be written.
+#[inline(always)]
+pub fn hand_over<F: Family>(
+    ctx: &Ctx,
+    packet: &Packet<F::Addr>,
+    path: &Path<F::Addr>,
+) -> Result<Outcome, Reason> {
+    if path.flags & flags::TO_PEER == 0 {
+        return Ok(Outcome::PASS);
+    }
+    rewrite::address_frame(ctx, path.mac)?;
+    rewrite::decrement_hops::<F>(ctx, packet.ttl)?;
+    Ok(Outcome(ctx.redirect_peer(path.ifindex)))
+}

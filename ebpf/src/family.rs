@@ -1,0 +1,252 @@
+//! The two address families behind one trait, so that every stage is written once.
+
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key};
+use weir_common::{
+    addr::{Addr, V4, V6},
+    endpoint::Endpoint,
+    flow::{FlowSet, Fragment, FragmentKey},
+    header::{IpHeader, Ipv4, Ipv6, icmp, protocol},
+    policy::Identity,
+    reason::{Hook, Reason},
+    service::{Backend, FrontendKey, MemberKey, Service},
+    state::State,
+};
+
+use crate::{
+    ctx::{Aligned, AlignedAfterWord, Ctx},
+    maps, neighbour,
+    parse::{self, Packet},
+    slow,
+    work::{Refused, Work},
+};
+
+/// An address family: its maps and what differs in its headers.
+pub trait Family: Sized {
+    /// Addresses.
+    type Addr: Addr;
+
+    /// 4 or 6.
+    const VERSION: u8;
+    /// Offset of the source address in the frame.
+    const SRC_OFFSET: u32;
+    /// Offset of the destination address in the frame.
+    const DST_OFFSET: u32;
+    /// IP protocol number of this family's ICMP.
+    const ICMP: u8;
+    /// Type of an echo request.
+    const ECHO_REQUEST: u8;
+    /// Type of an echo reply.
+    const ECHO_REPLY: u8;
+    /// Bits of an address.
+    const BITS: u32;
+
+    /// Parses the headers after Ethernet.
+    fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
+    /// Judges a neighbour discovery message from a pod.
+    fn check_neighbour(ctx: &Ctx, packet: &Packet<Self::Addr>) -> Result<(), Reason>;
+    /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
+    fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
+    /// [`crate::flow::keep_alive`], see [`crate::slow`].
+    fn keep_alive();
+    /// [`crate::fragment::resolve`], see [`crate::slow`].
+    fn resolve_fragment() -> u32;
+    /// [`crate::icmp_error::resolve`], see [`crate::slow`].
+    fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
+    /// Whether this ICMP type reports an error about a packet that it quotes.
+    fn is_icmp_error(kind: u8) -> bool;
+    /// This node's own address.
+    fn node(state: &State) -> Self::Addr;
+
+    /// Working memory.
+    fn work() -> &'static PerCpuArray<Work<Self::Addr>>;
+    /// Map of local pods.
+    fn endpoints() -> &'static HashMap<Self::Addr, Endpoint>;
+    /// Map of identities.
+    fn identities() -> &'static LpmTrie<Self::Addr, Identity>;
+    /// Map of frontends.
+    fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
+    /// Rings of backends.
+    fn rings() -> &'static Array<Backend<Self::Addr>>;
+    /// Map of endpoints that live flows may stay with.
+    fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32>;
+    /// Flow table.
+    fn flows() -> &'static Array<FlowSet<Self::Addr>>;
+    /// Number of sets of the flow table, minus one.
+    fn flow_mask() -> u32;
+    /// Table of datagrams in fragments.
+    fn fragments() -> &'static LruHashMap<FragmentKey<Self::Addr>, Fragment>;
+
+    /// The local pod that has `addr`.
+    #[inline(always)]
+    fn endpoint(addr: &Self::Addr) -> Option<&'static Endpoint> {
+        let key = Aligned(*addr);
+        // SAFETY: the agent replaces values whole; a reader sees the old or the new one.
+        unsafe { Self::endpoints().get(&key.0) }
+    }
+
+    /// The two identities of `addr`.
+    #[inline(always)]
+    fn identity(addr: Self::Addr) -> Identity {
+        let key = AlignedAfterWord::new(Key::new(Self::BITS, addr));
+        match Self::identities().get(&key.1) {
+            Some(identity) => *identity,
+            None => Identity { slots: [0; 2] },
+        }
+    }
+
+    /// The service on a frontend.
+    #[inline(always)]
+    fn frontend(key: FrontendKey<Self::Addr>) -> Option<&'static Service> {
+        let key = Aligned(key);
+        // SAFETY: as in `endpoint`.
+        unsafe { Self::frontends().get(&key.0) }
+    }
+
+    /// Whether live flows may stay with this endpoint of the service.
+    #[inline(always)]
+    fn is_member(key: MemberKey<Self::Addr>) -> bool {
+        let key = AlignedAfterWord::new(key);
+        // SAFETY: as in `endpoint`.
+        unsafe { Self::members().get(&key.1) }.is_some()
+    }
+}
+
+/// IPv4.
+pub struct Inet;
+/// IPv6.
+pub struct Inet6;
+
+/// The stages and maps of a family, by the endings of their names.
+macro_rules! family_maps {
+    ($choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+        #[inline(always)]
+        fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
+            let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
+            if answer != slow::GO_ON {
+                return answer;
+            }
+            let answer = slow::hear(slow::$judge());
+            if answer != slow::GO_ON {
+                return answer;
+            }
+            slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
+        }
+        #[inline(always)]
+        fn keep_alive() {
+            slow::$keep_alive();
+        }
+        #[inline(always)]
+        fn resolve_fragment() -> u32 {
+            slow::$fragment()
+        }
+        #[inline(always)]
+        fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32 {
+            slow::$icmp_error(ctx.as_ptr(), hook as u32)
+        }
+        #[inline(always)]
+        fn work() -> &'static PerCpuArray<Work<Self::Addr>> {
+            &maps::$work
+        }
+        #[inline(always)]
+        fn endpoints() -> &'static HashMap<Self::Addr, Endpoint> {
+            &maps::$endpoints
+        }
+        #[inline(always)]
+        fn identities() -> &'static LpmTrie<Self::Addr, Identity> {
+            &maps::$identities
+        }
+        #[inline(always)]
+        fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service> {
+            &maps::$frontends
+        }
+        #[inline(always)]
+        fn rings() -> &'static Array<Backend<Self::Addr>> {
+            &maps::$rings
+        }
+        #[inline(always)]
+        fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32> {
+            &maps::$members
+        }
+        #[inline(always)]
+        fn flows() -> &'static Array<FlowSet<Self::Addr>> {
+            &maps::$flows
+        }
+        #[inline(always)]
+        fn flow_mask() -> u32 {
+            maps::$mask.load()
+        }
+        #[inline(always)]
+        fn fragments() -> &'static LruHashMap<FragmentKey<Self::Addr>, Fragment> {
+            &maps::$fragments
+        }
+    };
+}
+
+impl Family for Inet {
+    type Addr = V4;
+
+    const VERSION: u8 = 4;
+    const SRC_OFFSET: u32 = parse::IP_OFFSET + <Ipv4 as IpHeader<V4>>::SRC as u32;
+    const DST_OFFSET: u32 = parse::IP_OFFSET + <Ipv4 as IpHeader<V4>>::DST as u32;
+    const ICMP: u8 = protocol::ICMP;
+    const ECHO_REQUEST: u8 = icmp::V4_ECHO_REQUEST;
+    const ECHO_REPLY: u8 = icmp::V4_ECHO_REPLY;
+    const BITS: u32 = 32;
+
+    #[inline(always)]
+    fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
+        parse::ipv4::parse(ctx, work)
+    }
+
+    /// IPv4 has ARP instead.
+    #[inline(always)]
+    fn check_neighbour(_: &Ctx, _: &Packet<V4>) -> Result<(), Reason> {
+        Err(Reason::InvalidNeighbour)
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        kind == icmp::V4_UNREACHABLE || kind == icmp::V4_TIME_EXCEEDED || kind == icmp::V4_PARAMETER_PROBLEM
+    }
+
+    #[inline(always)]
+    fn node(state: &State) -> V4 {
+        state.node_v4
+    }
+
+    family_maps!(choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+}
+
+impl Family for Inet6 {
+    type Addr = V6;
+
+    const VERSION: u8 = 6;
+    const SRC_OFFSET: u32 = parse::IP_OFFSET + <Ipv6 as IpHeader<V6>>::SRC as u32;
+    const DST_OFFSET: u32 = parse::IP_OFFSET + <Ipv6 as IpHeader<V6>>::DST as u32;
+    const ICMP: u8 = protocol::ICMPV6;
+    const ECHO_REQUEST: u8 = icmp::V6_ECHO_REQUEST;
+    const ECHO_REPLY: u8 = icmp::V6_ECHO_REPLY;
+    const BITS: u32 = 128;
+
+    #[inline(always)]
+    fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
+        parse::ipv6::parse(ctx, work)
+    }
+
+    #[inline(always)]
+    fn check_neighbour(ctx: &Ctx, packet: &Packet<V6>) -> Result<(), Reason> {
+        neighbour::check_discovery(ctx, packet)
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        kind >= icmp::V6_UNREACHABLE && kind <= icmp::V6_PARAMETER_PROBLEM
+    }
+
+    #[inline(always)]
+    fn node(state: &State) -> V6 {
+        state.node_v6
+    }
+
+    family_maps!(choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+}

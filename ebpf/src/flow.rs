@@ -1,0 +1,326 @@
+//! The flow table: look-up, keeping alive, insertion. See [`weir_common::flow`] for its layout.
+//!
+//! Memory order. A writer takes a way by compare-and-swap of its tag to [`BUSY`], writes the entry, and
+//! stores the new tag last; BPF's compare-and-swap is a full barrier, and the publishing store is made by
+//! one as well. A reader loads the tag, copies the entry, and loads the tag again: when both
+//! loads agree, no writer had the way in between, because a tag that comes back carries another version.
+//! x86 keeps loads in order. Fields that change in place (`seen`, `synced`, state and flags) are single
+//! aligned words whose every value is valid for any flow.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    ptr::{addr_of, addr_of_mut},
+};
+
+use weir_common::{
+    addr::Addr,
+    flow::{
+        BUSY, FlowEntry, FlowKey, FlowSet, TAG_CHANGE, TAG_USED, TAG_VERSION, TAG_WAY, Tuple, WAYS, elapsed,
+        flags, set_of, state, tag_of,
+    },
+    header::{protocol, tcp_flags},
+};
+
+use crate::{family::Family, maps, parse::Packet, work::Best};
+
+/// How often, in seconds, the other direction's entry is kept alive by this one.
+const SYNC_SECONDS: u32 = 5;
+/// `synced` counts this many jiffies, as a shift.
+const SYNC_SHIFT: u32 = 6;
+
+/// What an entry says to do with its packets.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Path<A> {
+    /// What the packet is rewritten to.
+    pub to: Tuple<A>,
+    /// Interface the packet is handed to.
+    pub ifindex: u32,
+    /// Epoch of the decision.
+    pub epoch: u32,
+    /// Destination MAC address.
+    pub mac: [u8; 6],
+    /// Bits of [`flags`].
+    pub flags: u16,
+    /// One of [`state`].
+    pub state: u8,
+}
+
+/// The rules that decided a flow.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// For the sending pod.
+    pub egress: u32,
+    /// For the receiving pod.
+    pub ingress: u32,
+}
+
+#[inline(always)]
+fn set<F: Family>(hash: u64) -> Option<*mut FlowSet<F::Addr>> {
+    F::flows().get_ptr_mut(set_of(hash, F::flow_mask()))
+}
+
+#[inline(always)]
+fn load_tag<A>(set: *mut FlowSet<A>, way: usize) -> u64 {
+    // SAFETY: `set` points at an element of the map and `way` is below WAYS; volatile, since other CPUs write it.
+    unsafe { addr_of!((*set).tags[way & (WAYS - 1)]).read_volatile() }
+}
+
+/// Replaces a tag if it is still `old`.
+#[inline(always)]
+fn swap_tag<A>(set: *mut FlowSet<A>, way: usize, old: u64, new: u64) -> bool {
+    // SAFETY: as in `load_tag`; an aligned word of map memory.
+    let (_, swapped) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            addr_of_mut!((*set).tags[way & (WAYS - 1)]),
+            old,
+            new,
+        )
+    };
+    swapped
+}
+
+/// The way that a tag stands in.
+#[inline(always)]
+fn way_of(tag: u64) -> usize {
+    (tag & TAG_WAY) as usize
+}
+
+/// The tag in `set` of an entry that may be of a key with this hash; 0 when there is none.
+#[inline(always)]
+fn tagged<A>(set: *mut FlowSet<A>, hash: u64) -> u64 {
+    let mut found = 0;
+    for way in 0..WAYS {
+        let tag = load_tag(set, way);
+        if tag & !(TAG_VERSION | TAG_WAY) == tag_of(hash) {
+            found = tag;
+        }
+    }
+    found
+}
+
+/// The timeout of an entry in jiffies.
+#[inline(always)]
+fn lifetime<A>(entry_state: u8, key: &FlowKey<A>) -> u32 {
+    state::timeout(entry_state, key.protocol == u32::from(protocol::TCP)) * maps::HZ.load()
+}
+
+/// Finds the live entry of a packet, marks it used, and copies its way to `path`.
+#[inline(always)]
+pub fn lookup<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {
+    let hash = packet.key.hash();
+    let Some(set) = set::<F>(hash) else { return false };
+    let tag = tagged(set, hash);
+    if tag == 0 {
+        return false;
+    }
+    let entry = entry(set, tag);
+    read_path(entry, path);
+    let (is_live, synced) = check(entry, &packet.key, path.state, now);
+    let next = next_state(path, packet.tcp_flags);
+    if !is_live || next == Next::Reopens || load_tag(set, way_of(tag)) != tag {
+        return false;
+    }
+    let due = sync_due(synced, now);
+    let state = if let Next::Changes(state) = next { state } else { path.state };
+    // SAFETY: in bounds; single words, see the module's note.
+    unsafe {
+        addr_of_mut!((*entry).seen).write_volatile(now);
+        if due {
+            addr_of_mut!((*entry).synced).write_volatile(sync_stamp(now));
+        }
+        if state != path.state {
+            addr_of_mut!((*entry).state).write_volatile(state);
+        }
+    }
+    if due || state != path.state {
+        path.state = state;
+        F::keep_alive();
+    }
+    true
+}
+
+/// The entry behind a tag.
+#[inline(always)]
+fn entry<A>(set: *mut FlowSet<A>, tag: u64) -> *mut FlowEntry<A> {
+    // SAFETY: `set` points at an element of the map and a way is below WAYS.
+    unsafe { addr_of_mut!((*set).entries[way_of(tag)]) }
+}
+
+/// Copies what an entry says to do. A torn copy is found out by the tag.
+#[inline(always)]
+fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
+    // SAFETY: in bounds as in `entry`.
+    unsafe {
+        path.to = addr_of!((*entry).to).read_volatile();
+        path.ifindex = addr_of!((*entry).ifindex).read_volatile();
+        path.epoch = addr_of!((*entry).epoch).read_volatile();
+        path.mac = addr_of!((*entry).mac).read_volatile();
+        path.flags = addr_of!((*entry).flags).read_volatile();
+        path.state = addr_of!((*entry).state).read_volatile();
+    }
+}
+
+/// Whether an entry is of `key` and has not timed out, and when its other direction was last kept alive.
+#[inline(always)]
+fn check<A: Addr>(entry: *mut FlowEntry<A>, key: &FlowKey<A>, state: u8, now: u32) -> (bool, u16) {
+    // SAFETY: in bounds as in `entry`.
+    let (is_same, seen, synced) =
+        unsafe { ((*entry).key == *key, addr_of!((*entry).seen).read_volatile(), (*entry).synced) };
+    (is_same && elapsed(now, seen) <= lifetime(state, key), synced)
+}
+
+/// What a packet does to the state of its flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Same,
+    Changes(u8),
+    /// A SYN on a flow that has ended: the ports are used again, for another flow.
+    Reopens,
+}
+
+#[inline(always)]
+fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
+    if tcp & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN && entry.state == state::CLOSING {
+        return Next::Reopens;
+    }
+    if tcp & (tcp_flags::FIN | tcp_flags::RST) != 0 && entry.state != state::CLOSING {
+        return Next::Changes(state::CLOSING);
+    }
+    if entry.flags & flags::REPLY != 0 && entry.state == state::OPENING {
+        return Next::Changes(state::ESTABLISHED);
+    }
+    Next::Same
+}
+
+/// A time as [`FlowEntry::synced`] keeps it.
+#[inline(always)]
+fn sync_stamp(now: u32) -> u16 {
+    (now >> SYNC_SHIFT) as u16
+}
+
+#[inline(always)]
+fn sync_due(synced: u16, now: u32) -> bool {
+    let since = sync_stamp(now).wrapping_sub(synced);
+    u32::from(since) > (SYNC_SECONDS * maps::HZ.load()) >> SYNC_SHIFT
+}
+
+/// The key of the other direction's entry.
+#[inline(always)]
+fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
+    let scope = if path.flags & flags::TO_PEER != 0 { path.ifindex } else { 0 };
+    FlowKey::reply_to(&path.to, scope, protocol)
+}
+
+/// Marks the other direction's entry used and in the same state, if it is there.
+#[inline(always)]
+pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
+    let hash = peer_key(path, packet.key.protocol).hash();
+    let Some(set) = set::<F>(hash) else { return };
+    let tag = tagged(set, hash);
+    if tag != 0 {
+        // SAFETY: in bounds; single words, see the module's note.
+        unsafe {
+            addr_of_mut!((*entry(set, tag)).seen).write_volatile(maps::now());
+            addr_of_mut!((*entry(set, tag)).state).write_volatile(path.state);
+        }
+    }
+}
+
+/// Finds the live entry of `key` without marking it used, and copies its way to `path`.
+#[inline(always)]
+pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {
+    let hash = key.hash();
+    let Some(set) = set::<F>(hash) else { return false };
+    let tag = tagged(set, hash);
+    if tag == 0 {
+        return false;
+    }
+    read_path(entry(set, tag), path);
+    let (is_live, _) = check(entry(set, tag), key, path.state, now);
+    is_live && load_tag(set, way_of(tag)) == tag
+}
+
+/// Writes an entry: over the one of the same key, into a free way, or over the entry of the set that is
+/// least worth keeping. When another CPU is at work on the same way, that one wins, and this packet's
+/// successor tries again.
+#[inline(always)]
+pub fn insert<F: Family>(
+    key: &FlowKey<F::Addr>,
+    path: &Path<F::Addr>,
+    rules: &Rules,
+    now: u32,
+    best: &mut Best,
+) {
+    let hash = key.hash();
+    let Some(set) = set::<F>(hash) else { return };
+    let old = victim(set, hash, now, best);
+    let way = way_of(old);
+    if old & BUSY != 0 && old & TAG_USED == 0 || !swap_tag(set, way, old, BUSY | way as u64) {
+        return;
+    }
+    let entry = entry(set, old);
+    // SAFETY: in bounds; the way is ours until its tag is published.
+    unsafe {
+        (*entry).key = *key;
+        (*entry).state = path.state;
+        (*entry).reserved = 0;
+        (*entry).flags = path.flags;
+        (*entry).to = path.to;
+        (*entry).ifindex = path.ifindex;
+        (*entry).epoch = path.epoch;
+        (*entry).seen = now;
+        (*entry).egress_rule = rules.egress;
+        (*entry).ingress_rule = rules.ingress;
+        (*entry).mac = path.mac;
+        (*entry).synced = sync_stamp(now);
+    }
+    let version = old.wrapping_add(TAG_CHANGE) & TAG_VERSION;
+    swap_tag(set, way, BUSY | way as u64, tag_of(hash) | version | way as u64);
+}
+
+/// The tag of the way that an entry for a key with this hash goes to. `best` is for its own use.
+#[inline(always)]
+fn victim<A>(set: *mut FlowSet<A>, hash: u64, now: u32, best: &mut Best) -> u64 {
+    best.worth.set(0);
+    best.tag.set(0);
+    for way in 0..WAYS {
+        let tag = load_tag(set, way);
+        let worth = if tag & !(TAG_VERSION | TAG_WAY) == tag_of(hash) {
+            u64::MAX
+        } else if tag & TAG_USED == 0 {
+            // Free; or busy, and then the swap fails unless its writer has finished.
+            u64::MAX - 1
+        } else {
+            // SAFETY: in bounds.
+            staleness(unsafe { addr_of_mut!((*set).entries[way]) }, now)
+        };
+        if worth > best.worth.get() {
+            best.worth.set(worth);
+            best.tag.set(tag);
+        }
+    }
+    best.tag.get()
+}
+
+/// How little an entry is worth keeping: its age, with flows that have ended and then such as were never
+/// answered before all others.
+#[inline(always)]
+fn staleness<A>(entry: *mut FlowEntry<A>, now: u32) -> u64 {
+    // SAFETY: in bounds; single words.
+    let (seen, entry_state) =
+        unsafe { (addr_of!((*entry).seen).read_volatile(), addr_of!((*entry).state).read_volatile()) };
+    let class = match entry_state {
+        state::CLOSING => 2_u64,
+        state::OPENING => 1,
+        _ => 0,
+    };
+    (class << 32 | u64::from(elapsed(now, seen))) + 1
+}
+
+/// The tuple that a packet of `key` has before anything is rewritten.
+#[inline(always)]
+pub fn tuple_of<A: Copy>(key: &FlowKey<A>) -> Tuple<A> {
+    Tuple { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport }
+}

@@ -1,0 +1,49 @@
+//! What a pod sends: source check, services, egress policy, and, when the receiver is a pod of this node,
+//! ingress policy too, then straight to it.
+
+use weir_common::reason::Hook;
+
+use super::Stage;
+use crate::{
+    ctx::Ctx,
+    deliver::{self, Outcome},
+    family::Family,
+    neighbour,
+    work::{Refused, Work},
+};
+
+struct FromPod;
+
+/// Runs the program.
+#[inline(always)]
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+    super::run::<FromPod>(ctx)
+}
+
+impl Stage for FromPod {
+    const HOOK: Hook = Hook::FromPod;
+    const STRICT: bool = true;
+
+    #[inline(always)]
+    fn arp(ctx: &Ctx) -> Result<Outcome, Refused> {
+        neighbour::check_arp(ctx)?;
+        Ok(Outcome::PASS)
+    }
+
+    #[inline(always)]
+    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
+        F::check_neighbour(ctx, &work.packet)?;
+        Ok(Outcome::PASS)
+    }
+
+    #[inline(always)]
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+        if deliver::expires(&work.packet, &work.path) {
+            return Ok(Outcome::PASS);
+        }
+        if !is_error {
+            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        }
+        Ok(deliver::hand_over::<F>(ctx, &work.packet, &work.path)?)
+    }
+}

@@ -1,0 +1,123 @@
+//! The programs, one file each, and what they share: parse, look the flow up, decide, hand over, report.
+
+pub mod from_pod;
+pub mod from_uplink;
+pub mod to_pod;
+pub mod to_uplink;
+
+use weir_common::{
+    header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    policy::RULE_NONE,
+    reason::{Hook, Reason},
+};
+
+use crate::{
+    ctx::Ctx,
+    deliver::Outcome,
+    family::{Family, Inet, Inet6},
+    flow::{self, Rules},
+    maps, parse,
+    parse::Kind,
+    report, slow,
+    work::{Refused, Work},
+};
+
+/// What sets one program apart from another.
+pub trait Stage {
+    /// Its name in counters and events.
+    const HOOK: Hook;
+    /// Whether what cannot be parsed is dropped. On the uplink it passes: whatever of it is for a pod
+    /// meets the pod's own program.
+    const STRICT: bool;
+
+    /// Judges an ARP message.
+    fn arp(ctx: &Ctx) -> Result<Outcome, Refused>;
+    /// Judges a neighbour discovery message.
+    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
+    /// Sends a packet on its way, which is in `work`; an ICMP error has been translated already.
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused>;
+}
+
+/// Runs a stage on a frame.
+#[inline(always)]
+fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
+    let verdict = match parse::ethertype(ctx) {
+        Ok(ETHERTYPE_IPV4) => return packet::<S, Inet>(ctx),
+        Ok(ETHERTYPE_IPV6) => return packet::<S, Inet6>(ctx),
+        Ok(ETHERTYPE_ARP) => S::arp(ctx),
+        Ok(_) => Err(Reason::UnsupportedL2.into()),
+        Err(reason) => Err(reason.into()),
+    };
+    match verdict {
+        Err(_) if !S::STRICT => Ok(Outcome::PASS),
+        Err(drop) => {
+            report::unparsed(ctx, S::HOOK, drop);
+            Err(drop)
+        }
+        Ok(outcome) => Ok(outcome),
+    }
+}
+
+#[inline(always)]
+fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
+    // The one element is always there.
+    let Some(work) = F::work().get_ptr_mut(0) else { return Ok(Outcome::PASS) };
+    // SAFETY: this CPU's own element, of integers only; see `Work`.
+    let work = unsafe { &mut *work };
+    let verdict = match prepare::<S, F>(ctx, work) {
+        Ok(()) => judge::<S, F>(ctx, work),
+        Err(_) if !S::STRICT => return Ok(Outcome::PASS),
+        Err(drop) => Err(drop),
+    };
+    if let Err(drop) = verdict {
+        report::dropped::<F>(ctx, S::HOOK, work, drop);
+    }
+    verdict
+}
+
+/// Parses a packet as far as its flow's key.
+#[inline(always)]
+fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(), Refused> {
+    work.rules = Rules { egress: RULE_NONE, ingress: RULE_NONE };
+    F::parse(ctx, work)?;
+    if matches!(S::HOOK, Hook::FromPod) {
+        // Flows are keyed by the interface, so that a hit needs no check of the source.
+        work.packet.key.scope = ctx.ifindex();
+    }
+    if work.packet.piece.is_fragment {
+        let answer = slow::hear(F::resolve_fragment());
+        if answer != slow::GO_ON {
+            return Err(Refused(answer));
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Outcome, Refused> {
+    match work.packet.kind {
+        Kind::Neighbour => return S::neighbour::<F>(ctx, work),
+        Kind::IcmpError => {
+            return match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
+                slow::GO_ON => S::hand_over::<F>(ctx, work, true),
+                _ if !S::STRICT => Ok(Outcome::PASS),
+                reason => Err(Refused(reason)),
+            };
+        }
+        Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {}
+    }
+    let epoch = match maps::state() {
+        Some(state) if state.epoch != 0 => state.epoch,
+        _ if S::STRICT => return Err(Reason::NotReady.into()),
+        _ => return Ok(Outcome::PASS),
+    };
+    let is_known = flow::lookup::<F>(&work.packet, &mut work.path, maps::now());
+    if !is_known || work.path.epoch != epoch {
+        match F::decide(ctx, S::HOOK, is_known) {
+            slow::GO_ON => {}
+            slow::NOT_OURS => return Ok(Outcome::PASS),
+            reason => return Err(Refused(reason)),
+        }
+    }
+    S::hand_over::<F>(ctx, work, false)
+}

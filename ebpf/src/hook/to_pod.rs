@@ -1,0 +1,49 @@
+//! What reaches a pod through the node's stack: from other nodes, from outside, from the node itself.
+
+use weir_common::{reason::Hook, state::MARK_JUDGED};
+
+use super::Stage;
+use crate::{
+    ctx::Ctx,
+    deliver::{self, Outcome},
+    family::Family,
+    work::{Refused, Work},
+};
+
+struct ToPod;
+
+/// Runs the program.
+#[inline(always)]
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+    if ctx.mark() == MARK_JUDGED {
+        ctx.set_mark(0);
+        return Ok(Outcome::PASS);
+    }
+    super::run::<ToPod>(ctx)
+}
+
+impl Stage for ToPod {
+    const HOOK: Hook = Hook::ToPod;
+    const STRICT: bool = true;
+
+    /// The node may ask and answer as it likes.
+    #[inline(always)]
+    fn arp(_: &Ctx) -> Result<Outcome, Refused> {
+        Ok(Outcome::PASS)
+    }
+
+    /// Neighbour discovery does not cross routers: this comes from the node.
+    #[inline(always)]
+    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+        Ok(Outcome::PASS)
+    }
+
+    /// The packet is at its interface already.
+    #[inline(always)]
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+        if !is_error {
+            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        }
+        Ok(Outcome::PASS)
+    }
+}

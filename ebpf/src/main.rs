@@ -1,0 +1,77 @@
+//! weir's kernel programs.
+//!
+//! A packet's way: a program of [`hook`] → [`parse`] → [`flow`] (a hit decides everything) → on a miss
+//! [`decide`] ([`service`], [`policy`]) → [`rewrite`] and [`deliver`]. One file per stage; both address
+//! families run the same generic code, see [`family`].
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    missing_docs,
+    reason = "the classifier macro does not carry documentation to the function it makes"
+)]
+#![expect(internal_features, reason = "compare-and-swap on map memory has no stable form for this target")]
+
+mod ctx;
+mod decide;
+mod deliver;
+mod family;
+mod flow;
+mod fragment;
+mod hook;
+mod icmp_error;
+mod maps;
+mod neighbour;
+mod parse;
+mod policy;
+mod report;
+mod rewrite;
+mod service;
+mod slow;
+mod work;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use weir_common::reason::Hook;
+
+use crate::ctx::Ctx;
+
+/// What a pod sends: TCX ingress of the pod's host-side interface.
+#[classifier]
+#[inline(always)]
+pub fn from_pod(tc: TcContext) -> i32 {
+    let ctx = Ctx::new(tc.skb.skb);
+    report::finish(&ctx, Hook::FromPod, hook::from_pod::run(&ctx))
+}
+
+/// What reaches a pod through the node's stack: TCX egress of the same interface.
+#[classifier]
+#[inline(always)]
+pub fn to_pod(tc: TcContext) -> i32 {
+    let ctx = Ctx::new(tc.skb.skb);
+    report::finish(&ctx, Hook::ToPod, hook::to_pod::run(&ctx))
+}
+
+/// What comes from other nodes and from outside: TCX ingress of the uplink.
+#[classifier]
+#[inline(always)]
+pub fn from_uplink(tc: TcContext) -> i32 {
+    let ctx = Ctx::new(tc.skb.skb);
+    report::finish(&ctx, Hook::FromUplink, hook::from_uplink::run(&ctx))
+}
+
+/// What goes to other nodes and outside: TCX egress of the uplink.
+#[classifier]
+#[inline(always)]
+pub fn to_uplink(tc: TcContext) -> i32 {
+    let ctx = Ctx::new(tc.skb.skb);
+    report::finish(&ctx, Hook::ToUplink, hook::to_uplink::run(&ctx))
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,168 @@
+//! Policy: which rule decides, by two bit vectors. See [`weir_common::policy`].
+
+use core::hint::black_box;
+
+use weir_common::{
+    endpoint::Endpoint,
+    policy::{
+        MAX_PASSES, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortTable, Protocol, RULE_NONE,
+        action,
+    },
+    reason::Reason,
+};
+
+use crate::{family::Family, maps};
+
+/// Whose rules are asked.
+#[derive(Clone, Copy)]
+pub enum Direction {
+    /// What the pod receives.
+    Ingress,
+    /// What the pod sends.
+    Egress,
+}
+
+/// Judges a flow at one end: by the rules of `pod` for `direction`, with `peer` at the other end, to the
+/// transport port `port` (host order) of the receiver. Notes the rule that decided.
+///
+/// # Errors
+/// The reason why it is denied.
+#[inline(always)]
+pub fn judge<F: Family>(
+    pod: &Endpoint,
+    direction: Direction,
+    peer: F::Addr,
+    protocol: Protocol,
+    port: u16,
+    rule: &mut u32,
+) -> Result<(), Reason> {
+    let number = match direction {
+        Direction::Ingress => pod.ingress,
+        Direction::Egress => pod.egress,
+    };
+    *rule = RULE_NONE;
+    if number == NO_POLICY {
+        return Ok(());
+    }
+    let identity = F::identity(peer);
+    let identity = if pod.slot == 0 { identity.slots[0] } else { identity.slots[1] };
+    let found = black_box(evaluate(number, identity, protocol as u32, u32::from(port)));
+    match found {
+        INCOMPLETE => return Err(Reason::PolicyIncomplete),
+        NO_RULE => return Ok(()),
+        _ => {}
+    }
+    *rule = (found >> 32) as u32;
+    maps::count(&maps::RULE_HITS, *rule, 0);
+    match found as u32 & ACTION_MASK {
+        action::ALLOW => Ok(()),
+        action::DENY => Err(Reason::PolicyDeny),
+        _ => Err(Reason::PolicyDenied),
+    }
+}
+
+/// Results of [`evaluate`] that name no rule.
+const INCOMPLETE: u64 = 0;
+const NO_RULE: u64 = 1;
+/// Set in the low half when a rule was found, beside its action; the rule's number is in the high half.
+const FOUND: u64 = 0x100;
+const ACTION_MASK: u32 = 0xff;
+
+/// The rule that decides in a rule set.
+///
+/// A function of its own with numbers for arguments, so that the verifier walks its loops once and not
+/// for every family, direction and program that asks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
+    // As in `slow::hear`: the verifier does not know what the callers pass.
+    let protocol = black_box(protocol);
+    let Some(set) = maps::RULE_SETS.get(rule_set) else { return INCOMPLETE };
+    // SAFETY: the agent replaces values whole; a reader sees the old or the new one.
+    let peers = match unsafe { maps::PEERS.get(PeerKey { rule_set, identity }) } {
+        Some(vector) => *vector,
+        None => set.default_peers,
+    };
+    let table = set.ports[protocol as usize & (PROTOCOLS - 1)];
+    let Some(ports) = port_vector(table, port) else { return INCOMPLETE };
+    if set.words == 0 || set.words > MAX_WORDS {
+        return INCOMPLETE;
+    }
+    let (words, rules) = (set.words, set.rules);
+    let mut start = 0;
+    for _ in 0..=MAX_PASSES {
+        let number = black_box(first_common(peers, ports, start, words));
+        if number == NO_BIT {
+            return NO_RULE;
+        }
+        if number == BROKEN {
+            return INCOMPLETE;
+        }
+        let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
+        if rule.action != action::PASS {
+            return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
+        }
+        start = rule.next;
+    }
+    INCOMPLETE
+}
+
+/// Binary search for the interval that holds `port`.
+///
+/// Without a branch on what is found, so that the verifier walks one path and not all of them.
+#[inline(always)]
+fn port_vector(table: PortTable, port: u32) -> Option<u32> {
+    let mut first = table.offset;
+    let mut len = table.len;
+    for _ in 0..=MAX_PORT_STEPS {
+        if len <= 1 {
+            break;
+        }
+        let half = len / 2;
+        let start = maps::PORTS.get(first + half)?.start;
+        // All ones when start <= port; both are 16-bit numbers.
+        let reached = (start.wrapping_sub(port + 1) as i32 >> 31) as u32;
+        first += half & reached;
+        len -= half;
+    }
+    if len != 1 {
+        return None;
+    }
+    Some(maps::PORTS.get(first)?.vector)
+}
+
+/// No bit is common.
+const NO_BIT: u32 = u32::MAX;
+/// The vectors are not whole.
+const BROKEN: u32 = u32::MAX - 1;
+
+/// The lowest bit, from bit `start` on, that two vectors of `words` words have in common.
+///
+/// A function of its own for the same reason as [`evaluate`]. The word it is at is kept in map memory, see
+/// [`Cursor`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> u32 {
+    let Some(cursor) = maps::CURSOR.get_ptr_mut(0) else { return BROKEN };
+    // SAFETY: this CPU's own element of the map, which nothing else refers to.
+    let cursor = unsafe { &mut *cursor };
+    cursor.set(start / 64);
+    let mut mask = u64::MAX << (start & 63);
+    for _ in 0..MAX_WORDS {
+        let word = cursor.get();
+        if word >= words {
+            return NO_BIT;
+        }
+        let (Some(one), Some(other)) = (maps::VECTORS.get(one + word), maps::VECTORS.get(other + word))
+        else {
+            return BROKEN;
+        };
+        let common = one & other & mask;
+        if common != 0 {
+            return word * 64 + common.trailing_zeros();
+        }
+        mask = u64::MAX;
+        cursor.set(word + 1);
+    }
+    BROKEN
+}

@@ -1,0 +1,132 @@
+//! Counting and telling what became of a packet.
+
+use aya_ebpf::{EbpfContext, bindings::TC_ACT_SHOT, helpers::bpf_ktime_get_ns};
+use aya_log_ebpf::debug;
+use weir_common::{
+    addr::V6,
+    event::{Event, kind},
+    flow::Tuple,
+    reason::{Hook, drop_counter},
+    state::events,
+};
+
+use crate::{
+    ctx::Ctx,
+    deliver::Outcome,
+    family::Family,
+    flow::Rules,
+    maps,
+    parse::Packet,
+    work::{Refused, Work},
+};
+
+/// Turns a verdict into the return value of a classifier, and counts it.
+#[inline(always)]
+pub fn finish(ctx: &Ctx, hook: Hook, verdict: Result<Outcome, Refused>) -> i32 {
+    match verdict {
+        Ok(Outcome(action)) => {
+            maps::count(&maps::FORWARDED, hook as u32, ctx.len());
+            action
+        }
+        Err(Refused(reason)) => {
+            maps::count(&maps::DROPS, drop_counter(hook, reason), ctx.len());
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// Tells of a dropped packet that could not be parsed.
+#[inline(always)]
+pub fn unparsed(ctx: &Ctx, hook: Hook, Refused(reason): Refused) {
+    debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook as u32, reason);
+    emit(ctx, events::DROPS, |event| {
+        event.kind = kind::DROP;
+        event.reason = reason as u8;
+        event.hook = hook as u8;
+    });
+}
+
+/// Tells of a dropped packet.
+#[inline(always)]
+pub fn dropped<F: Family>(ctx: &Ctx, hook: Hook, work: &Work<F::Addr>, Refused(reason): Refused) {
+    debug!(
+        &Log(ctx),
+        "hook {} drops a packet: reason {} rules {} {}",
+        hook as u32,
+        reason,
+        work.rules.egress,
+        work.rules.ingress
+    );
+    emit(ctx, events::DROPS, |event| {
+        describe::<F>(event, &work.packet);
+        event.kind = kind::DROP;
+        event.reason = reason as u8;
+        event.hook = hook as u8;
+        event.egress_rule = work.rules.egress;
+        event.ingress_rule = work.rules.ingress;
+    });
+}
+
+/// Tells of a new flow.
+#[inline(always)]
+pub fn opened<F: Family>(ctx: &Ctx, hook: u32, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>, rules: &Rules) {
+    debug!(&Log(ctx), "hook {} opens a flow: rules {} {}", hook, rules.egress, rules.ingress);
+    emit(ctx, events::FLOWS, |event| {
+        describe::<F>(event, packet);
+        event.kind = kind::FLOW;
+        event.hook = hook as u8;
+        event.egress_rule = rules.egress;
+        event.ingress_rule = rules.ingress;
+        event.backend = V6(weir_common::addr::Addr::words(to.dst));
+        event.backend_port = to.dport;
+    });
+}
+
+#[inline(always)]
+fn describe<F: Family>(event: &mut Event, packet: &Packet<F::Addr>) {
+    event.src = V6(weir_common::addr::Addr::words(packet.key.src));
+    event.dst = V6(weir_common::addr::Addr::words(packet.key.dst));
+    event.sport = packet.key.sport;
+    event.dport = packet.key.dport;
+    event.protocol = packet.protocol();
+    event.family = F::VERSION;
+    event.tcp_flags = packet.tcp_flags;
+}
+
+/// Sends an event of class `class` if the agent wants such. When the buffer is full the loss is counted.
+#[inline(always)]
+fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
+    let Some(state) = maps::state() else { return };
+    if state.events & class == 0 {
+        return;
+    }
+    let Some(mut record) = maps::EVENTS.reserve::<Event>(0) else {
+        if let Some(lost) = maps::LOST_EVENTS.get_ptr_mut(0) {
+            // SAFETY: this CPU's own counter.
+            unsafe { *lost += 1 };
+        }
+        return;
+    };
+    // Filled in where it lies: the stack has no room for it.
+    // SAFETY: reserved memory of the record's size; all of it is written before it is used.
+    let event = unsafe {
+        record.as_mut_ptr().write(Event::default());
+        record.assume_init_mut()
+    };
+    // SAFETY: a helper without arguments.
+    event.time = unsafe { bpf_ktime_get_ns() };
+    event.ifindex = ctx.ifindex();
+    event.len = ctx.len();
+    event.epoch = state.epoch;
+    fill(event);
+    record.submit(0);
+}
+
+/// The context as the log macros take it.
+struct Log<'a>(&'a Ctx);
+
+impl EbpfContext for Log<'_> {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0.as_ptr().cast()
+    }
+}

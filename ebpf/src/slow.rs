@@ -1,0 +1,119 @@
+//! The stages off the fast path, as functions of their own.
+//!
+//! A call costs a few nanoseconds and saves the verifier from walking a stage once for every way to it: it
+//! takes such a function, known by its exported name and its plain arguments, by itself. What goes in and
+//! out beside the numbers is in [`Work`].
+
+use core::hint::black_box;
+
+use aya_ebpf::bindings::__sk_buff;
+use weir_common::reason::Reason;
+
+use crate::{
+    ctx::Ctx,
+    decide,
+    family::{Family, Inet, Inet6},
+    flow, fragment, icmp_error, parse,
+    work::Work,
+};
+
+/// Answer of a stage: the packet may go on; where there is a way to be found, it is in [`Work::path`].
+pub const GO_ON: u32 = 1 << 16;
+/// Answer of a stage: the packet is no concern of this hook's. Every other answer is a [`Refused`].
+pub const NOT_OURS: u32 = 1 << 17;
+
+/// Runs a stage on this CPU's working memory.
+#[inline(always)]
+fn run<F: Family>(stage: impl FnOnce(&mut Work<F::Addr>) -> u32) -> u32 {
+    match F::work().get_ptr_mut(0) {
+        // SAFETY: this CPU's own element, of integers only; see `Work`.
+        Some(work) => stage(unsafe { &mut *work }),
+        None => NOT_OURS,
+    }
+}
+
+/// The answer of a stage that only refuses.
+#[inline(always)]
+fn answer(result: Result<(), Reason>) -> u32 {
+    match result {
+        Ok(()) => GO_ON,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// Takes an answer for what it says, not for what the compiler, which looks into the function, expects:
+/// the verifier does not look, and wants every other number handled too.
+#[inline(always)]
+pub fn hear(answer: u32) -> u32 {
+    black_box(answer)
+}
+
+/// Exports the stages of one family.
+macro_rules! stages {
+    ($family:ty: $choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident) => {
+        /// [`decide::choose`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $choose(skb: *mut __sk_buff, hook: u32, is_known: u32) -> u32 {
+            let (hook, is_known) = (hear(hook), hear(is_known));
+            run::<$family>(|work| decide::choose::<$family>(&Ctx::new(skb), hook, work, is_known != 0))
+        }
+
+        /// [`decide::judge`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $judge() -> u32 {
+            run::<$family>(|work| decide::judge::<$family>(work))
+        }
+
+        /// [`decide::record`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
+            run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hook, work))
+        }
+
+        /// [`flow::keep_alive`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $keep_alive() -> u32 {
+            run::<$family>(|work| {
+                flow::keep_alive::<$family>(&work.packet, &work.path);
+                GO_ON
+            })
+        }
+
+        /// [`fragment::resolve`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $fragment() -> u32 {
+            run::<$family>(|work| answer(fragment::resolve::<$family>(&mut work.packet)))
+        }
+
+        /// [`icmp_error::resolve`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $icmp_error(skb: *mut __sk_buff, hook: u32) -> u32 {
+            run::<$family>(|work| {
+                answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, &work.packet, &mut work.path))
+            })
+        }
+    };
+}
+
+stages!(Inet: choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4);
+stages!(Inet6: choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6);
+
+/// [`parse::ipv4::check_options`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn options_v4(skb: *mut __sk_buff, header_len: u32) -> u32 {
+    run::<Inet>(|work| answer(parse::ipv4::check_options(&Ctx::new(skb), &mut work.cursor, header_len)))
+}
+
+/// [`parse::ipv6::walk`]. The chain is handed over in the packet's fields.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn extensions_v6(skb: *mut __sk_buff, end: u32) -> u32 {
+    run::<Inet6>(|work| answer(parse::ipv6::walk(&Ctx::new(skb), &mut work.packet, &mut work.cursor, end)))
+}

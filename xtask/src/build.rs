@@ -1,0 +1,102 @@
+//! Building: the kernel programs first, then the binary that carries them.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    shell::{self, step},
+    toolchain::{self, Toolchain},
+};
+
+/// The package with the kernel programs, and its one binary.
+const EBPF: &str = "weir-ebpf";
+
+/// Builds the kernel programs, then the binary `weir` with them inside.
+pub(crate) fn all(release: bool) -> Result<PathBuf> {
+    kernel_programs()?;
+    step("Building", "weir");
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--quiet", "--package", "weir", "--bin", "weir"]);
+    cargo.args(release.then_some("--release"));
+    shell::run(&mut cargo)?;
+    Ok(target_dir().join(if release { "release" } else { "debug" }).join("weir"))
+}
+
+/// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
+pub(crate) fn kernel_programs() -> Result<PathBuf> {
+    let toolchain = toolchain::find_or_install()?;
+    step("Building", "the kernel programs");
+    let mut cargo = toolchain.cargo();
+    shell::run(for_bpf(cargo.args(["build", "--quiet", "--release"]), &toolchain))?;
+    let built = bpf_dir().join("bpfel-unknown-none/release").join(EBPF);
+    let object = bpf_dir().join("weir");
+    copy_if_changed(&built, &object)?;
+    Ok(object)
+}
+
+/// Adds to a cargo command what building for BPF takes.
+pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, toolchain: &Toolchain) -> &'a mut Command {
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
+        "-Ctarget-cpu=v3".to_owned(),
+        format!("-Clinker={}", toolchain.linker().display()),
+        // Headers are structs of alignment 1, read in place. The kernel allows it where the hardware does;
+        // without this each field is put together from single bytes.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
+        // The kernel wants types for pinned maps and line numbers for its verifier's messages.
+        "-Clink-arg=--btf".to_owned(),
+        "-Cdebuginfo=2".to_owned(),
+    ];
+    // A target directory of its own: a build script may run us while cargo holds the lock of the other.
+    cargo
+        .args(["--package", EBPF, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(bpf_dir())
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+}
+
+/// Where the cargo that runs us puts its artifacts.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
+}
+
+fn bpf_dir() -> PathBuf {
+    shell::root().join("target/bpf")
+}
+
+/// Leaves an equal file alone, so that nothing that embeds it is built again.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new).with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_equal_object_keeps_its_time_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, old] = ["new", "old"].map(|name| dir.path().join(name));
+        let modified = || fs::metadata(&old).unwrap().modified().unwrap();
+        fs::write(&new, "one").unwrap();
+        copy_if_changed(&new, &old).unwrap();
+        let first = modified();
+
+        copy_if_changed(&new, &old).unwrap();
+        assert_eq!(modified(), first);
+
+        fs::write(&new, "two").unwrap();
+        copy_if_changed(&new, &old).unwrap();
+        assert_eq!(fs::read(&old).unwrap(), b"two");
+    }
+}

@@ -123,6 +123,14 @@ impl Enforcer for KernelEnforcer {
         Ok(())
     }
 
+    fn uplink(&self) -> Option<u32> {
+        let attached = self.kernel.as_ref()?.attached();
+        attached
+            .iter()
+            .find(|(_, program)| *program == kernel::Program::FromUplink)
+            .map(|(ifindex, _)| *ifindex)
+    }
+
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
         match self.kernel()?.detach(ifindex).into_iter().next() {
             None => Ok(()),

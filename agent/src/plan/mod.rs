@@ -4,7 +4,7 @@
 //!
 //! 1. What nothing refers to yet: vectors, port intervals, rules, rule sets, `PEERS` of new identities,
 //!    rings, members.
-//! 2. Identities, in the slot that no endpoint reads ([`identities`]).
+//! 2. Identities, in the slot that no endpoint reads (`identities.rs`).
 //! 3. Endpoints: one write each switches a pod to its new rule sets and to the new identities.
 //! 4. Frontends: one write each switches to the new rings. Members that left are removed.
 //! 5. When no packet is under way that has read what stood there before: the epoch, so that every live
@@ -28,6 +28,7 @@ mod recover;
 mod services;
 mod sizes;
 mod space;
+mod used;
 mod write;
 
 use std::{
@@ -48,8 +49,8 @@ pub use self::{
     commit::{CommitError, CommitReport, commit},
     family::{Family, PerFamily},
     image::{Image, UNUSED},
-    policy::in_use,
     sizes::Sizes,
+    used::in_use,
     write::{Change, MapWriter, Member, Write},
 };
 use crate::datapath::Datapath;

@@ -190,6 +190,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let objects = accepted.overlay.over(&accepted.files);
         let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
         cluster.skipped = accepted.skipped.clone();
+        let unenforced = objects.unenforced(&cluster);
+        if !unenforced.is_empty() {
+            return Err(self.refusal(&unenforced));
+        }
         let mut numbers = self.numbers.clone();
         let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
             .map_err(|error| self.unchanged(FailureKind::Input, error))?;

@@ -56,7 +56,7 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $choose(skb: *mut __sk_buff, hook: u32, is_known: u32) -> u32 {
             let (hook, is_known) = (hear(hook), hear(is_known));
-            {let _ = (skb, hook); run::<$family>(|work| hear(work.is_new))}
+            run::<$family>(|work| decide::choose::<$family>(&Ctx::new(skb), hook, work, is_known != 0))
         }
 
         /// [`decide::judge`].
@@ -70,7 +70,7 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
-            {let _ = (skb, hook); run::<$family>(|work| hear(work.is_new))}
+            run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hear(hook), work))
         }
 
         /// [`flow::keep_alive`].

@@ -46,7 +46,7 @@ pub fn hand_over<F: Family>(
     if path.flags & flags::TO_PEER == 0 {
         return Ok(Outcome::PASS);
     }
-    rewrite::address_frame(ctx, path.mac)?;
+    rewrite::address_frame(ctx, &path.mac)?;
     rewrite::decrement_hops::<F>(ctx, packet.ttl)?;
     Ok(Outcome(ctx.redirect_peer(path.ifindex)))
 }

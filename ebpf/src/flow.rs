@@ -21,7 +21,7 @@ use weir_common::{
     header::{protocol, tcp_flags},
 };
 
-use crate::{family::Family, maps, parse::Packet, work::Best};
+use crate::{family::Family, maps, parse::Packet, words, work::Best};
 
 /// How often, in seconds, the other direction's entry is kept alive by this one.
 const SYNC_SECONDS: u32 = 5;
@@ -153,10 +153,10 @@ fn entry<A>(set: *mut FlowSet<A>, tag: u64) -> *mut FlowEntry<A> {
 fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
     // SAFETY: in bounds as in `entry`.
     unsafe {
-        path.to = addr_of!((*entry).to).read_volatile();
+        words::copy(&raw mut path.to, addr_of!((*entry).to));
         path.ifindex = addr_of!((*entry).ifindex).read_volatile();
         path.epoch = addr_of!((*entry).epoch).read_volatile();
-        path.mac = addr_of!((*entry).mac).read_volatile();
+        words::copy(&raw mut path.mac, addr_of!((*entry).mac));
         path.flags = addr_of!((*entry).flags).read_volatile();
         path.state = addr_of!((*entry).state).read_volatile();
     }
@@ -263,17 +263,17 @@ pub fn insert<F: Family>(
     let entry = entry(set, old);
     // SAFETY: in bounds; the way is ours until its tag is published.
     unsafe {
-        (*entry).key = *key;
+        words::copy(addr_of_mut!((*entry).key), key);
         (*entry).state = path.state;
         (*entry).reserved = 0;
         (*entry).flags = path.flags;
-        (*entry).to = path.to;
+        words::copy(addr_of_mut!((*entry).to), &raw const path.to);
         (*entry).ifindex = path.ifindex;
         (*entry).epoch = path.epoch;
         (*entry).seen = now;
         (*entry).egress_rule = rules.egress;
         (*entry).ingress_rule = rules.ingress;
-        (*entry).mac = path.mac;
+        words::copy(addr_of_mut!((*entry).mac), &raw const path.mac);
         (*entry).synced = sync_stamp(now);
     }
     let version = old.wrapping_add(TAG_CHANGE) & TAG_VERSION;

@@ -28,6 +28,7 @@ mod report;
 mod rewrite;
 mod service;
 mod slow;
+mod words;
 mod work;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

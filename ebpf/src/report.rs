@@ -17,6 +17,7 @@ use crate::{
     flow::Rules,
     maps,
     parse::Packet,
+    words,
     work::{Refused, Work},
 };
 
@@ -110,7 +111,7 @@ fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     // Filled in where it lies: the stack has no room for it.
     // SAFETY: reserved memory of the record's size; all of it is written before it is used.
     let event = unsafe {
-        record.as_mut_ptr().write(Event::default());
+        words::clear(record.as_mut_ptr());
         record.assume_init_mut()
     };
     // SAFETY: a helper without arguments.

@@ -14,6 +14,7 @@ use crate::{
     family::Family,
     flow::tuple_of,
     parse::{IP_OFFSET, Kind, Packet},
+    words,
 };
 
 const TTL_V4: u32 = IP_OFFSET + core::mem::offset_of!(Ipv4, ttl) as u32;
@@ -40,10 +41,14 @@ pub fn decrement_hops<F: Family>(ctx: &Ctx, ttl: u8) -> Result<(), Reason> {
 
 /// Gives the frame to `mac`, from the address that it was sent to.
 #[inline(always)]
-pub fn address_frame(ctx: &Ctx, mac: [u8; 6]) -> Result<(), Reason> {
-    let node = ctx.header::<Eth>(0)?.dst;
-    ctx.write(size_of::<[u8; 6]>() as u32, node)?;
-    ctx.write(0, mac)
+pub fn address_frame(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+    let eth = ctx.header_mut::<Eth>(0)?;
+    // SAFETY: places in the packet and in the map.
+    unsafe {
+        words::copy(&raw mut eth.src, &raw const eth.dst);
+        words::copy(&raw mut eth.dst, mac);
+    }
+    Ok(())
 }
 
 /// Puts other addresses into the IP header, and adds that to `change`, for checksums that cover them too.

@@ -51,7 +51,7 @@ impl Stage for ToUplink {
         let action = if path.flags & flags::TO_PEER == 0 {
             ctx.redirect_neigh(ctx.ifindex())
         } else {
-            rewrite::address_frame(ctx, path.mac)?;
+            rewrite::address_frame(ctx, &path.mac)?;
             ctx.set_mark(MARK_JUDGED);
             ctx.redirect(path.ifindex)
         };

@@ -10,7 +10,7 @@ use super::{IP_OFFSET, Piece, WALK, transport};
 use crate::{
     ctx::Ctx,
     family::Inet,
-    slow,
+    slow, words,
     work::{Cursor, Refused, Work},
 };
 
@@ -53,8 +53,11 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
     }
     let data_len = total_len - header_len;
     let packet = &mut work.packet;
-    packet.key.src = ip.src;
-    packet.key.dst = ip.dst;
+    // SAFETY: two places of one type each, in the map and in the packet.
+    unsafe {
+        words::copy(&raw mut packet.key.src, &raw const ip.src);
+        words::copy(&raw mut packet.key.dst, &raw const ip.dst);
+    }
     packet.key.sport = Be16(0);
     packet.key.dport = Be16(0);
     packet.key.scope = 0;

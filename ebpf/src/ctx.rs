@@ -123,18 +123,6 @@ impl Ctx {
         }
     }
 
-    /// Overwrites the header or field `T` at `offset`.
-    ///
-    /// # Errors
-    /// [`Reason::InvalidPacket`] when the packet ends before it does.
-    #[inline(always)]
-    pub fn write<T: Copy>(&self, offset: u32, value: T) -> Result<(), Reason> {
-        let Some(pointer) = self.at::<T>(offset) else { return Err(Reason::InvalidPacket) };
-        // SAFETY: as in `header`; nobody else has the packet.
-        unsafe { pointer.write(value) };
-        Ok(())
-    }
-
     /// Sees to it that the first `len` bytes, or all there are, can be read.
     #[inline(always)]
     pub fn pull(&self, len: u32) {

@@ -38,8 +38,8 @@ pub fn finish(ctx: &Ctx, hook: Hook, verdict: Result<Outcome, Refused>) -> i32 {
 
 /// Tells of a dropped packet that could not be parsed.
 #[inline(always)]
-pub fn unparsed(ctx: &Ctx, hook: Hook, Refused(reason): Refused) {
-    debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook as u32, reason);
+pub fn unparsed(ctx: &Ctx, hook: u32, reason: u32) {
+    debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook, reason);
     emit(ctx, events::DROPS, |event| {
         event.kind = kind::DROP;
         event.reason = reason as u8;
@@ -49,11 +49,11 @@ pub fn unparsed(ctx: &Ctx, hook: Hook, Refused(reason): Refused) {
 
 /// Tells of a dropped packet.
 #[inline(always)]
-pub fn dropped<F: Family>(ctx: &Ctx, hook: Hook, work: &Work<F::Addr>, Refused(reason): Refused) {
+pub fn dropped<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &Work<F::Addr>) {
     debug!(
         &Log(ctx),
         "hook {} drops a packet: reason {} rules {} {}",
-        hook as u32,
+        hook,
         reason,
         work.rules.egress,
         work.rules.ingress

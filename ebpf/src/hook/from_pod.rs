@@ -37,13 +37,11 @@ impl Stage for FromPod {
     }
 
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         if deliver::expires(&work.packet, &work.path) {
             return Ok(Outcome::PASS);
         }
-        if !is_error {
-            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        }
-        Ok(deliver::hand_over::<F>(ctx, &work.packet, &work.path)?)
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
     }
 }

@@ -40,10 +40,8 @@ impl Stage for ToPod {
 
     /// The packet is at its interface already.
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
-        if !is_error {
-            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        }
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
         Ok(Outcome::PASS)
     }
 }

@@ -42,9 +42,9 @@ impl Stage for ToUplink {
 
     /// The route that the packet was to take was the service's: to the backend it needs another.
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         let path = &work.path;
-        if is_error || path.flags & flags::REWRITE == 0 {
+        if path.flags & flags::REWRITE == 0 {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, path)?;

@@ -116,7 +116,7 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
 fn port_vector(table: PortTable, port: u32) -> Option<u32> {
     let mut first = table.offset;
     let mut len = table.len;
-    for _ in 0..=MAX_PORT_STEPS {
+    for _ in 0..MAX_PORT_STEPS {
         if len <= 1 {
             break;
         }

@@ -242,7 +242,7 @@ impl Family for Inet6 {
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
-        kind >= icmp::V6_UNREACHABLE && kind <= icmp::V6_PARAMETER_PROBLEM
+        (icmp::V6_UNREACHABLE..=icmp::V6_PARAMETER_PROBLEM).contains(&kind)
     }
 
     #[inline(always)]

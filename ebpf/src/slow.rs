@@ -83,7 +83,7 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
-            run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hear(hook), work))
+            run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hook, work))
         }
 
         /// [`flow::keep_alive`].

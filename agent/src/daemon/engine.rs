@@ -1,0 +1,296 @@
+//! The agent's logic: what is accepted, what is enforced, and the one way from the first to the second.
+//!
+//! Every change goes the same way: objects → cluster → datapath → interfaces → state made durable → kernel →
+//! state published. Whatever fails on it leaves the revision before in force, in the kernel and on disk.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::{
+    accepted::{self, Accepted, Since, Stored},
+    enforcer::{EnforceError, Enforcer},
+    events::Names,
+    interfaces::{Network, Resolution},
+    state::{Directory, StateError},
+};
+use crate::{
+    cluster::{Cluster, Objects},
+    compile::{self, Numbers},
+    datapath::Datapath,
+    manifest::{self, Diagnostics},
+    protocol::{Failure, FailureKind},
+};
+
+/// What an agent is told when it starts.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// The node it is the agent of.
+    pub node: String,
+    /// Watched files and directories.
+    pub manifests: Vec<PathBuf>,
+    /// Interface towards other nodes, when it was given.
+    pub uplink: Option<String>,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The manifests are wrong, and no state was accepted before.
+    #[error("{0}")]
+    Input(String),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The kernel side refuses.
+    #[error("{0}")]
+    Enforce(String),
+}
+
+/// The agent of a node.
+pub(super) struct Engine<E, N> {
+    pub(super) settings: Settings,
+    pub(super) directory: Directory,
+    pub(super) enforcer: E,
+    pub(super) network: N,
+    pub(super) numbers: Numbers,
+    pub(super) accepted: Accepted,
+    /// The accepted state before the last change by a client, for [`crate::protocol::Request::Undo`].
+    pub(super) previous: Option<Accepted>,
+    pub(super) active: Option<Active>,
+    /// Changes refused since the start.
+    pub(super) refused: u64,
+    /// Why the watched manifests are not in force.
+    pub(super) last_error: Option<String>,
+    /// Why the accepted state could not be published.
+    pub(super) state_error: Option<String>,
+    /// For those who put events into words.
+    names: watch::Sender<Arc<Names>>,
+}
+
+/// What is enforced, in every form on the way from manifests to maps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Active {
+    pub(super) objects: Objects,
+    pub(super) cluster: Cluster,
+    pub(super) datapath: Datapath,
+    pub(super) resolution: Resolution,
+}
+
+/// A change that has been found good, short of the kernel.
+pub(super) struct Candidate {
+    pub(super) accepted: Accepted,
+    pub(super) objects: Objects,
+    pub(super) cluster: Cluster,
+    pub(super) datapath: Datapath,
+    numbers: Numbers,
+}
+
+impl<E: Enforcer, N: Network> Engine<E, N> {
+    /// Enforces the watched manifests, or, when they are wrong, what was accepted before.
+    pub(super) fn start(
+        settings: Settings,
+        directory: Directory,
+        enforcer: E,
+        network: N,
+        names: watch::Sender<Arc<Names>>,
+    ) -> Result<Self, StartError> {
+        let stored: Option<Stored> = directory.load()?;
+        let restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
+        let known = restored.is_some();
+        let mut engine = Self {
+            settings,
+            directory,
+            enforcer,
+            network,
+            numbers: Numbers::default(),
+            accepted: restored.unwrap_or_default(),
+            previous: None,
+            active: None,
+            refused: 0,
+            last_error: None,
+            state_error: None,
+            names,
+        };
+        match engine.reload() {
+            Ok(()) => {}
+            Err(failure) if !known => {
+                return Err(match failure.kind {
+                    FailureKind::Input => StartError::Input(failure.message),
+                    _ => StartError::Enforce(failure.message),
+                });
+            }
+            Err(_) => {
+                info!(revision = engine.accepted.revision, "enforcing the state that was accepted before");
+                let accepted = engine.accepted.clone();
+                let candidate =
+                    engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
+                engine.enforce(candidate).map_err(|failure| StartError::Enforce(failure.message))?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Forgets everything, after the kernel side has been removed.
+    pub(super) fn remove_state(&self) -> Result<(), StateError> {
+        self.directory.remove()
+    }
+
+    /// Reads the watched manifests again and enforces them.
+    pub(super) fn reload(&mut self) -> Result<(), Failure> {
+        let result = self.reload_files();
+        self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
+        if let Err(failure) = &result {
+            self.refused += 1;
+            error!(
+                "the manifests are refused; revision {} stays active\n{}",
+                self.accepted.revision,
+                failure.message.trim_end()
+            );
+        }
+        result
+    }
+
+    fn reload_files(&mut self) -> Result<(), Failure> {
+        let documents = manifest::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?;
+        if !documents.warnings.is_empty() {
+            warn!("{}", documents.warnings.render(false).trim_end());
+        }
+        let mut accepted = self.accepted.clone();
+        accepted.skipped = documents.skipped.clone();
+        accepted.files = accepted::objects(documents);
+        accepted.overlay.settle(&accepted.files);
+        let candidate = self.plan(accepted)?;
+        self.enforce(candidate)
+    }
+
+    /// Looks for interfaces again, and enforces the pods on those that have come.
+    pub(super) fn refresh(&mut self) -> Result<(), Failure> {
+        self.enforce_again(self.accepted.clone())
+    }
+
+    /// Enforces the objects in force once more, where `accepted` differs from what is in force by interfaces alone.
+    pub(super) fn enforce_again(&mut self, accepted: Accepted) -> Result<(), Failure> {
+        let candidate = match &self.active {
+            Some(Active { objects, cluster, datapath, .. }) => Candidate {
+                accepted,
+                objects: objects.clone(),
+                cluster: cluster.clone(),
+                datapath: datapath.clone(),
+                numbers: self.numbers.clone(),
+            },
+            None => self.plan(accepted)?,
+        };
+        self.enforce(candidate)
+    }
+
+    /// Everything of a change that can be found out before the kernel is touched.
+    pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
+        let objects = accepted.overlay.over(&accepted.files);
+        let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
+        cluster.skipped = accepted.skipped.clone();
+        let unenforced = objects.unenforced(&cluster);
+        if !unenforced.is_empty() {
+            return Err(self.refusal(&unenforced));
+        }
+        let mut numbers = self.numbers.clone();
+        let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
+            .map_err(|error| self.unchanged(FailureKind::Input, error))?;
+        Ok(Candidate { accepted, objects, cluster, datapath, numbers })
+    }
+
+    /// Brings the kernel and the disk to `candidate`.
+    pub(super) fn enforce(&mut self, candidate: Candidate) -> Result<(), Failure> {
+        let Candidate { mut accepted, objects, cluster, datapath, numbers } = candidate;
+        let resolution = self.attach_interfaces(&mut accepted, &cluster)?;
+        let changed = self.active.as_ref().is_none_or(|active| active.cluster != cluster);
+        if changed && !(self.active.is_none() && self.is_restored(&accepted)) {
+            accepted.revision = self.accepted.revision + 1;
+        }
+        let moved = self.active.as_ref().is_none_or(|active| active.resolution != resolution);
+        if !changed && !moved && accepted == self.accepted {
+            return Ok(());
+        }
+        accepted.since = accepted.since.or_else(Since::now);
+
+        // What can fail for want of space fails before the kernel is touched.
+        let pending = self
+            .directory
+            .prepare(&accepted.to_stored())
+            .map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
+        if changed || moved {
+            self.enforcer
+                .commit(&datapath, &resolution.interfaces)
+                .map_err(|error| self.refused_by_kernel(error))?;
+        }
+        self.state_error = pending.publish().err().map(|error| error.to_string());
+        if let Some(error) = &self.state_error {
+            warn!(error, "enforced, but a restarted agent would not know it");
+        }
+        self.numbers = numbers;
+        self.numbers.retain(&datapath);
+        info!(
+            revision = accepted.revision,
+            pods = resolution.pods.len(),
+            waiting = resolution.waiting.len(),
+            "enforced"
+        );
+        self.accepted = accepted;
+        self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
+        self.active = Some(Active { objects, cluster, datapath, resolution });
+        self.bring_up_enforced();
+        Ok(())
+    }
+
+    /// Whether `accepted` is what was in force when the agent ended: a restart makes no new revision.
+    fn is_restored(&self, accepted: &Accepted) -> bool {
+        accepted.revision > 0
+            && accepted.files == self.accepted.files
+            && accepted.overlay == self.accepted.overlay
+    }
+
+    /// The failure of a change that stopped before the kernel.
+    pub(super) fn unchanged(&self, kind: FailureKind, why: impl std::fmt::Display) -> Failure {
+        Failure::new(kind, format!("{why}; nothing was applied ({})", stays(self.accepted.revision)))
+    }
+
+    /// The refusal of manifests.
+    pub(super) fn refusal(&self, found: &Diagnostics) -> Failure {
+        Failure::new(FailureKind::Input, refusal(found, self.accepted.revision))
+    }
+
+    pub(super) fn refused_by_kernel(&self, error: EnforceError) -> Failure {
+        match error {
+            EnforceError::Refused(why) => self.unchanged(FailureKind::Kernel, why),
+            EnforceError::RolledBack(why) => self.unchanged(FailureKind::RolledBack, why),
+            EnforceError::Mixed(why) => Failure::new(FailureKind::Kernel, why),
+        }
+    }
+}
+
+/// Whether there is something to start from: an accepted state, or manifests that are right.
+pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
+    if directory.load::<Stored>()?.is_some() {
+        return Ok(());
+    }
+    let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
+    built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
+}
+
+/// What is said of manifests that are refused.
+pub fn refusal(found: &Diagnostics, revision: u64) -> String {
+    let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+    let mut tally = count(found.errors(), "error");
+    if found.warnings() > 0 {
+        tally = format!("{tally}, {}", count(found.warnings(), "warning"));
+    }
+    format!("{}{tally}; nothing was applied ({})", found.render(false), stays(revision))
+}
+
+fn stays(revision: u64) -> String {
+    match revision {
+        0 => "no revision is active".to_owned(),
+        revision => format!("revision {revision} stays active"),
+    }
+}

@@ -1,0 +1,233 @@
+//! This host's network over rtnetlink.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use rtnetlink::{
+    Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::AddressAttribute,
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    },
+};
+use tokio::{runtime, sync::mpsc};
+
+use super::{
+    enforcer::Mac,
+    interfaces::{Network, Snapshot},
+};
+
+/// How long a burst of changes is waited for.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// The network of the namespace the agent started in.
+///
+/// Its calls wait: they are for a thread of their own, never for a task.
+#[derive(Debug)]
+pub(super) struct Netlink {
+    runtime: runtime::Handle,
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Connects, within `runtime`.
+    pub(super) fn connect(runtime: &runtime::Handle) -> io::Result<Self> {
+        let _context = runtime.enter();
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        runtime.spawn(connection);
+        Ok(Self { runtime: runtime.clone(), handle })
+    }
+}
+
+/// Sends a word whenever an interface or a route of this network comes or goes. Within a tokio runtime.
+pub(super) fn watch(changed: mpsc::Sender<()>) -> io::Result<()> {
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+    tokio::spawn(async move {
+        while messages.next().await.is_some() {
+            // A pod comes with a burst of messages.
+            tokio::time::sleep(QUIET).await;
+            while messages.next().now_or_never().flatten().is_some() {}
+            // A full channel already says that something changed.
+            if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Network for Netlink {
+    fn snapshot(&mut self) -> io::Result<Snapshot> {
+        self.runtime.block_on(async {
+            let mut snapshot = Snapshot::default();
+            let mut loopbacks = BTreeSet::new();
+            for link in all(self.handle.link().get().execute()).await? {
+                if link.header.flags.contains(LinkFlags::Loopback) {
+                    loopbacks.insert(link.header.index);
+                }
+                if let Some(name) = name(&link) {
+                    snapshot.links.insert(name, link.header.index);
+                }
+            }
+            for address in all(self.handle.address().get().execute()).await? {
+                let own = |attribute: &AddressAttribute| match attribute {
+                    AddressAttribute::Address(address) | AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                };
+                // A node address on the loopback interface does not say where the other nodes are.
+                if loopbacks.contains(&address.header.index) {
+                    continue;
+                }
+                let held = address.attributes.iter().filter_map(own);
+                snapshot.addresses.extend(held.map(|held| (held, address.header.index)));
+            }
+            let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+            let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+            for request in [v4, v6] {
+                let routes = all(self.handle.route().get(request).execute()).await?;
+                snapshot.host_routes.extend(routes.iter().filter_map(host_route));
+            }
+            Ok(snapshot)
+        })
+    }
+
+    fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
+        self.runtime.block_on(async {
+            let Some(link) = first(self.handle.link().get().match_index(ifindex).execute()).await? else {
+                return Ok(None);
+            };
+            match self.other_end(&link).await? {
+                Some(other) => Ok(mac(&other)),
+                None => self.neighbour(ifindex, addresses).await,
+            }
+        })
+    }
+
+    fn bring_up(&mut self, ifindex: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
+        self.runtime.block_on(self.handle.link().set(message).execute()).map_err(io_error)
+    }
+}
+
+impl Netlink {
+    /// The other end of a veth or netkit pair, in whatever namespace it is.
+    async fn other_end(&self, link: &LinkMessage) -> io::Result<Option<LinkMessage>> {
+        let find = |pick: fn(&LinkAttribute) -> Option<i64>| link.attributes.iter().find_map(pick);
+        let index = find(|attribute| match attribute {
+            LinkAttribute::Link(index) => Some(i64::from(*index)),
+            _ => None,
+        });
+        let Some(index) = index.and_then(|index| u32::try_from(index).ok()).filter(|&index| index != 0)
+        else {
+            return Ok(None);
+        };
+        let mut request = self.handle.link().get().match_index(index);
+        let namespace = find(|attribute| match attribute {
+            LinkAttribute::LinkNetNsId(id) => Some(i64::from(*id)),
+            _ => None,
+        });
+        if let Some(id) = namespace.and_then(|id| i32::try_from(id).ok()) {
+            request.message_mut().attributes.push(LinkAttribute::IfNetnsId(id));
+        }
+        first(request.execute()).await
+    }
+
+    /// The MAC address that this host knows for one of `addresses` behind an interface: of a virtual machine
+    /// behind a tap device, for one.
+    async fn neighbour(&self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
+        let neighbours = all(self.handle.neighbours().get().execute()).await?;
+        let known =
+            neighbours.iter().filter(|neighbour| neighbour.header.ifindex == ifindex).find_map(|neighbour| {
+                let (mut address, mut mac) = (None, None);
+                for attribute in &neighbour.attributes {
+                    match attribute {
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                            address = Some(IpAddr::V4(*v4));
+                        }
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                            address = Some(IpAddr::V6(*v6));
+                        }
+                        NeighbourAttribute::LinkLayerAddress(bytes) => {
+                            mac = bytes.as_slice().try_into().ok().map(Mac);
+                        }
+                        _ => {}
+                    }
+                }
+                mac.filter(|_| address.is_some_and(|address| addresses.contains(&address)))
+            });
+        Ok(known)
+    }
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn mac(link: &LinkMessage) -> Option<Mac> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}
+
+fn host_route(route: &RouteMessage) -> Option<(IpAddr, u32)> {
+    let full = match route.header.address_family {
+        AddressFamily::Inet => 32,
+        AddressFamily::Inet6 => 128,
+        _ => return None,
+    };
+    // The host's own addresses have routes of type Local.
+    if route.header.destination_prefix_length != full || route.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut address, mut link) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Oif(index) => link = Some(*index),
+            // Over a gateway: the address is not on this interface.
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
+            _ => {}
+        }
+    }
+    Some((address?, link?))
+}
+
+async fn all<T>(answers: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<Vec<T>> {
+    let mut answers = std::pin::pin!(answers);
+    let mut found = Vec::new();
+    while let Some(answer) = answers.next().await {
+        found.push(answer.map_err(io_error)?);
+    }
+    Ok(found)
+}
+
+/// The first answer; `None` when what was asked for is not there.
+async fn first<T>(answers: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<Option<T>> {
+    match all(answers).await {
+        Ok(found) => Ok(found.into_iter().next()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,237 @@
+//! The agent as a process: what it waits for, and in which order it starts and ends.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{broadcast, mpsc, watch},
+};
+use tracing::{info, warn};
+
+use super::{
+    enforcer::Enforcer,
+    engine::{Engine, Settings, StartError, first_state},
+    events,
+    interfaces::Network,
+    kernel, manifests,
+    netlink::{self, Netlink},
+    socket::{Command, Limits, Server},
+    state::{Directory, StateError},
+};
+use crate::{
+    kernel::pins::of_node,
+    protocol::{Detach, Failure, FailureKind, Request, Response},
+};
+
+/// Events that a slow observer may be behind.
+const EVENTS: usize = 4096;
+/// How long a client may take to read the last answer of an agent.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// What an agent is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node it is the agent of.
+    pub node: String,
+    /// Files and directories of manifests.
+    pub manifests: Vec<PathBuf>,
+    /// State directory.
+    pub state: PathBuf,
+    /// Directory for pins.
+    pub bpffs: PathBuf,
+    /// Interface towards other nodes, when it is given.
+    pub uplink: Option<String>,
+    /// How programs are attached.
+    pub attach_mode: AttachMode,
+    /// Whether the programs write log lines of their own.
+    pub program_log: bool,
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// TCX where the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// TCX.
+    Tcx,
+    /// A filter on the clsact qdisc.
+    Clsact,
+}
+
+/// Why an agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The manifests are wrong, and there is no accepted state.
+    #[error("{0}")]
+    Input(String),
+    /// The kernel refuses, the state directory cannot be used, or a permission is missing.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The directory with one directory of pins per agent.
+pub fn default_bpffs() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/weir")
+}
+
+/// The directory for the pins of a node's agent.
+pub fn default_pins(node: &str) -> PathBuf {
+    of_node(&default_bpffs(), node)
+}
+
+/// Runs an agent until it is told to end. What it enforces stays in force.
+pub fn run(options: &Options) -> Result<(), RunError> {
+    let directory = Directory::open(&options.state)?;
+    // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
+    first_state(&directory, &options.manifests)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let _context = runtime.enter();
+    let mut inbox = Inbox::new(options)?;
+    let kernel = kernel::open(options).map_err(|error| RunError::Refused(error.to_string()))?;
+    if let Some(log) = kernel.log {
+        tokio::spawn(log.forward());
+    }
+    let (publish_names, names) = watch::channel(Arc::default());
+    tokio::spawn(events::pump(kernel.events, names, inbox.events.clone()));
+
+    let settings = Settings {
+        node: options.node.clone(),
+        manifests: options.manifests.clone(),
+        uplink: options.uplink.clone(),
+    };
+    let mut engine = Engine::start(
+        settings,
+        directory,
+        kernel.enforcer,
+        Netlink::connect(runtime.handle())?,
+        publish_names,
+    )?;
+    inbox.listen(&options.state)?;
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        warn!(%error, "cannot tell the service manager that the agent is ready");
+    }
+    info!(node = options.node, socket = %options.state.join(crate::protocol::SOCKET).display(), "ready");
+    inbox.attend(&runtime, &mut engine)
+}
+
+/// Everything that an agent waits for.
+struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    send_commands: mpsc::Sender<Command>,
+    events: broadcast::Sender<String>,
+    manifests: mpsc::Receiver<()>,
+    interfaces: mpsc::Receiver<()>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+enum Message {
+    Command(Command),
+    Manifests,
+    Interfaces,
+    End,
+}
+
+impl Inbox {
+    fn new(options: &Options) -> io::Result<Self> {
+        // A word that something changed says the same as two.
+        let (manifests_changed, manifests) = mpsc::channel(1);
+        let (interfaces_changed, interfaces) = mpsc::channel(1);
+        tokio::spawn(manifests::watch(options.manifests.clone(), manifests_changed));
+        netlink::watch(interfaces_changed)?;
+        let (send_commands, commands) = mpsc::channel(16);
+        let (events, _) = broadcast::channel(EVENTS);
+        Ok(Self {
+            commands,
+            send_commands,
+            events,
+            manifests,
+            interfaces,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    fn listen(&self, state: &Path) -> io::Result<()> {
+        let server = Server::bind(state, Limits::default())?;
+        tokio::spawn(server.serve(self.send_commands.clone(), self.events.clone()));
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Message {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Message::End,
+            _ = self.interrupt.recv() => Message::End,
+            Some(command) = self.commands.recv() => Message::Command(command),
+            Some(()) = self.manifests.recv() => Message::Manifests,
+            Some(()) = self.interfaces.recv() => Message::Interfaces,
+        }
+    }
+
+    fn attend<E: Enforcer, N: Network>(
+        &mut self,
+        runtime: &Runtime,
+        engine: &mut Engine<E, N>,
+    ) -> Result<(), RunError> {
+        loop {
+            match runtime.block_on(self.next()) {
+                Message::End => {
+                    info!("ending; what is enforced stays in force");
+                    return Ok(());
+                }
+                // Refusals are logged and kept for `weir status` by the engine.
+                Message::Manifests => drop(engine.reload()),
+                Message::Interfaces => {
+                    if let Err(failure) = engine.refresh() {
+                        warn!("interfaces have changed, but cannot be enforced: {failure}");
+                    }
+                }
+                Message::Command(Command { request, answer, delivered }) => {
+                    let all = matches!(request, Request::Detach(Detach::All));
+                    let mut response = engine.answer(request);
+                    let gone = all && matches!(response, Response::Detached(_));
+                    if gone && let Err(error) = engine.remove_state() {
+                        response = Response::Failed(Failure::new(FailureKind::Kernel, error));
+                    }
+                    // The client may be gone.
+                    drop(answer.send(response));
+                    if gone {
+                        info!("detached; ending");
+                        drop(runtime.block_on(async { tokio::time::timeout(LAST_WORD, delivered).await }));
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl From<StateError> for RunError {
+    fn from(error: StateError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<StartError> for RunError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Input(message) => Self::Input(message),
+            StartError::State(error) => error.into(),
+            StartError::Enforce(message) => Self::Refused(message),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The control socket: who may connect, how much they may say, and how long they may take.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, broadcast, mpsc, oneshot},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use crate::protocol::{self, Failure, FailureKind, Request, Response, SOCKET};
+
+/// A request, and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// The request.
+    pub request: Request,
+    /// Where the answer goes. The client may be gone.
+    pub answer: oneshot::Sender<Response>,
+    /// Ends once the client has the answer, or is gone.
+    pub delivered: oneshot::Receiver<()>,
+}
+
+/// How much a client may ask of the agent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Longest request in bytes.
+    pub request: usize,
+    /// How long a client may take to send a request, and to take an answer in.
+    pub patience: Duration,
+    /// Clients at a time; more wait.
+    pub clients: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { request: protocol::MAX_LINE, patience: Duration::from_secs(10), clients: 32 }
+    }
+}
+
+/// The control socket of an agent.
+#[derive(Debug)]
+pub(super) struct Server {
+    listener: UnixListener,
+    limits: Limits,
+}
+
+impl Server {
+    /// Listens in `directory`, which belongs to the agent alone. A socket that is there is a dead agent's: the
+    /// caller holds the directory's lock.
+    pub(super) fn bind(directory: &Path, limits: Limits) -> io::Result<Self> {
+        let path = directory.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        // The directory is 0700, so that nobody can connect before this line.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(Self { listener, limits })
+    }
+
+    /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
+    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, events: broadcast::Sender<String>) {
+        let places = Arc::new(Semaphore::new(self.limits.clients));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: others must end first.
+                    warn!(%error, "cannot accept a client of the control socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let client = Client { limits: self.limits, commands: commands.clone(), events: events.clone() };
+            tokio::spawn(async move {
+                if let Err(error) = client.serve(stream).await {
+                    debug!(%error, "a client of the control socket went away");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+/// One client.
+struct Client {
+    limits: Limits,
+    commands: mpsc::Sender<Command>,
+    events: broadcast::Sender<String>,
+}
+
+impl Client {
+    async fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        let user = stream.peer_cred()?.uid();
+        let (reader, mut writer) = stream.into_split();
+        if !may_command(user, nix::unistd::geteuid().as_raw()) {
+            let refusal =
+                Failure::new(FailureKind::Kernel, format!("user {user} may not command this agent"));
+            return self.send(&mut writer, &Response::Failed(refusal)).await;
+        }
+        let mut reader = BufReader::new(reader);
+        while let Some(line) = self.line(&mut reader, &mut writer).await? {
+            match protocol::decode(&line) {
+                Ok(Request::Observe) => return self.observe(reader, &mut writer).await,
+                Ok(request) => {
+                    let (until_sent, delivered) = oneshot::channel();
+                    let answer = self.command(request, delivered).await;
+                    self.send(&mut writer, &answer).await?;
+                    drop(until_sent);
+                }
+                Err(error) => {
+                    return self
+                        .send(&mut writer, &Response::Failed(Failure::new(FailureKind::Usage, error)))
+                        .await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next request; `None` at the end, or when the client breaks the limits.
+    async fn line(
+        &self,
+        reader: &mut BufReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        // One byte more than allowed tells too long from just long enough.
+        let mut limited = reader.take(self.limits.request as u64 + 1);
+        let complaint = match timeout(self.limits.patience, limited.read_until(b'\n', &mut line)).await {
+            Ok(read) => match read? {
+                0 => return Ok(None),
+                length if length <= self.limits.request => return Ok(Some(line)),
+                _ => format!("a request may have {} bytes at most", self.limits.request),
+            },
+            Err(_) if line.is_empty() => return Ok(None),
+            Err(_) => format!("the request was not complete after {:?}", self.limits.patience),
+        };
+        self.send(writer, &Response::Failed(Failure::new(FailureKind::Usage, complaint))).await?;
+        Ok(None)
+    }
+
+    async fn command(&self, request: Request, delivered: oneshot::Receiver<()>) -> Response {
+        let (answer, answered) = oneshot::channel();
+        let ending = || Response::Failed(Failure::new(FailureKind::NotFound, "the agent is ending"));
+        if self.commands.send(Command { request, answer, delivered }).await.is_err() {
+            return ending();
+        }
+        answered.await.unwrap_or_else(|_| ending())
+    }
+
+    /// Sends events until the client goes away. One that cannot keep up is told what it missed.
+    async fn observe(
+        &self,
+        mut reader: BufReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let mut events = self.events.subscribe();
+        loop {
+            let event = tokio::select! {
+                // A client that observes says no more: whatever comes is its end.
+                _ = reader.read_u8() => return Ok(()),
+                event = events.recv() => event,
+            };
+            let text = match event {
+                Ok(text) => text,
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    format!("{missed} events lost: the reader is too slow")
+                }
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            };
+            self.send(writer, &Response::Observed(text)).await?;
+        }
+    }
+
+    async fn send(&self, writer: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
+        let line = protocol::encode(response)?;
+        timeout(self.limits.patience, writer.write_all(&line))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer"))?
+    }
+}
+
+/// Whether `user` may command an agent that runs as `agent`: root, and the agent's own user.
+fn may_command(user: u32, agent: u32) -> bool {
+    user == 0 || user == agent
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// A server whose agent answers every request with an empty listing.
+    async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(directory.path(), limits).unwrap();
+        let (commands, mut received) = mpsc::channel::<Command>(1);
+        let (events, _) = broadcast::channel(2);
+        tokio::spawn(server.serve(commands, events.clone()));
+        tokio::spawn(async move {
+            while let Some(command) = received.recv().await {
+                drop(command.answer.send(Response::Listing(protocol::Listing::default())));
+            }
+        });
+        (directory, events)
+    }
+
+    async fn ask(directory: &tempfile::TempDir, bytes: &[u8]) -> Option<Response> {
+        let mut stream = BufReader::new(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
+        let _ = stream.write_all(bytes).await;
+        let mut line = Vec::new();
+        timeout(Duration::from_secs(5), stream.read_until(b'\n', &mut line)).await.unwrap().unwrap();
+        (!line.is_empty()).then(|| protocol::decode(&line).unwrap())
+    }
+
+    fn short() -> Limits {
+        Limits { request: 1000, patience: Duration::from_millis(200), clients: 4 }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered() {
+        let (directory, _) = served(short()).await;
+        let request = protocol::encode(&Request::Status).unwrap();
+
+        assert!(matches!(ask(&directory, &request).await, Some(Response::Listing(_))));
+    }
+
+    #[tokio::test]
+    async fn an_oversized_request_is_refused_and_its_legal_twin_is_not() {
+        let (directory, _) = served(short()).await;
+        let mut legal = protocol::encode(&Request::Status).unwrap();
+        legal.splice(0..0, vec![b' '; 1000 - legal.len()]);
+        let mut oversized = legal.clone();
+        oversized.insert(0, b' ');
+
+        assert!(matches!(ask(&directory, &legal).await, Some(Response::Listing(_))));
+        let refused = ask(&directory, &oversized).await;
+
+        assert!(
+            matches!(refused, Some(Response::Failed(Failure { kind: FailureKind::Usage, message })) if message.contains("1000 bytes"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_request_is_cut_off() {
+        let (directory, _) = served(short()).await;
+
+        let refused = ask(&directory, b"{\"version\":1").await;
+
+        assert!(
+            matches!(refused, Some(Response::Failed(Failure { message, .. })) if message.contains("not complete"))
+        );
+    }
+
+    #[tokio::test]
+    async fn slow_clients_do_not_delay_others() {
+        let (directory, _) = served(Limits { patience: Duration::from_secs(60), ..short() }).await;
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            let mut stream = UnixStream::connect(directory.path().join(SOCKET)).await.unwrap();
+            stream.write_all(b"{").await.unwrap();
+            slow.push(stream);
+        }
+
+        let request = protocol::encode(&Request::Status).unwrap();
+
+        assert!(matches!(ask(&directory, &request).await, Some(Response::Listing(_))));
+    }
+
+    #[tokio::test]
+    async fn garbage_and_other_versions_are_refused() {
+        let (directory, _) = served(short()).await;
+        for line in ["GET / HTTP/1.1\r\n", "{\"version\":999,\"body\":\"status\"}\n"] {
+            let answer = ask(&directory, line.as_bytes()).await;
+            assert!(
+                matches!(answer, Some(Response::Failed(Failure { kind: FailureKind::Usage, .. }))),
+                "{line}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_its_owner_alone() {
+        let (directory, _) = served(short()).await;
+        let metadata = std::fs::metadata(directory.path().join(SOCKET)).unwrap();
+
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);
+        assert!(
+            may_command(0, 1000)
+                && may_command(1000, 1000)
+                && !may_command(1001, 1000)
+                && !may_command(1001, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_observer_gets_events_and_is_told_of_lost_ones() {
+        let (directory, events) = served(short()).await;
+        let mut stream = BufReader::new(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
+        stream.write_all(&protocol::encode(&Request::Observe).unwrap()).await.unwrap();
+        while events.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+
+        for event in ["one", "two", "three"] {
+            events.send(event.to_owned()).unwrap();
+        }
+
+        let mut texts = Vec::new();
+        for _ in 0..3 {
+            let mut line = Vec::new();
+            stream.read_until(b'\n', &mut line).await.unwrap();
+            let Response::Observed(text) = protocol::decode(&line).unwrap() else { panic!("not an event") };
+            texts.push(text);
+        }
+        assert_eq!(texts, ["1 events lost: the reader is too slow", "two", "three"]);
+        // The connection stays open for what comes next.
+        assert!(timeout(Duration::from_millis(50), stream.read_u8()).await.is_err());
+    }
+}

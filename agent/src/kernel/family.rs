@@ -1,0 +1,181 @@
+//! The maps of one family: elements as they lie in the kernel.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use weir_common::{
+    addr::{Addr, Be16, V4, V6},
+    endpoint::Endpoint,
+    plain::Plain,
+    policy::Identity,
+    service::{Backend, FrontendKey, MemberKey, Service},
+};
+
+use super::{KernelError, load::open, map::Map, pins::Pins, sys::Prefix};
+use crate::{
+    datapath,
+    plan::{Change, Family, Image, Write},
+};
+
+/// An address type of the maps.
+pub(super) trait Ip: Addr {
+    /// Its family.
+    const FAMILY: Family;
+
+    /// The address, when it is of this family.
+    fn of(address: IpAddr) -> Option<Self>;
+
+    /// The address for everybody else.
+    fn address(self) -> IpAddr;
+}
+
+impl Ip for V4 {
+    const FAMILY: Family = Family::V4;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(Self::from_octets(address.octets())),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn address(self) -> IpAddr {
+        Ipv4Addr::from(self.octets()).into()
+    }
+}
+
+impl Ip for V6 {
+    const FAMILY: Family = Family::V6;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V6(address) => Some(Self::from_octets(address.octets())),
+            IpAddr::V4(_) => None,
+        }
+    }
+
+    fn address(self) -> IpAddr {
+        Ipv6Addr::from(self.octets()).into()
+    }
+}
+
+/// The maps of one family that commits write.
+#[derive(Debug)]
+pub(super) struct FamilyMaps<A> {
+    endpoints: Map<A, Endpoint>,
+    identities: Map<Prefix<A>, Identity>,
+    frontends: Map<FrontendKey<A>, Service>,
+    rings: Map<u32, Backend<A>>,
+    members: Map<MemberKey<A>, u32>,
+}
+
+impl<A: Ip> FamilyMaps<A>
+where
+    Prefix<A>: Plain,
+    FrontendKey<A>: Plain,
+    Backend<A>: Plain,
+    MemberKey<A>: Plain,
+{
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let [endpoints, identities, frontends, rings, members] = Self::names();
+        Ok(Self {
+            endpoints: typed(pins, endpoints)?,
+            identities: typed(pins, identities)?,
+            frontends: typed(pins, frontends)?,
+            rings: typed(pins, rings)?,
+            members: typed(pins, members)?,
+        })
+    }
+
+    /// Adds what the maps hold to `image`.
+    pub(super) fn read(&self, image: &mut Image) -> Result<(), KernelError> {
+        let [endpoints, identities, frontends, rings, members] = Self::names();
+        let all = self.endpoints.entries().map_err(failed(endpoints))?;
+        image.endpoints.extend(all.into_iter().map(|(address, endpoint)| (address.address(), endpoint)));
+        let all = self.identities.entries().map_err(failed(identities))?;
+        image.identities.extend(all.into_iter().filter_map(|(prefix, identity)| {
+            let net = IpNet::new(prefix.address.address(), prefix.length as u8).ok()?;
+            Some((net.trunc(), identity))
+        }));
+        let all = self.frontends.entries().map_err(failed(frontends))?;
+        image.frontends.extend(all.into_iter().map(|(key, service)| (frontend(&key), service)));
+        let all = self.rings.entries().map_err(failed(rings))?;
+        *image.rings.get_mut(A::FAMILY) = all.into_iter().map(|(_, slot)| backend(&slot)).collect();
+        let all = self.members.entries().map_err(failed(members))?;
+        image.members.extend(all.into_iter().map(|(key, _)| ((key.service, backend(&key.backend)), ())));
+        Ok(())
+    }
+
+    /// Does that part of a write that is of this family.
+    pub(super) fn write(&self, write: &Write) -> std::io::Result<()> {
+        match write {
+            Write::Endpoints(change) => apply(&self.endpoints, change, A::of, |endpoint| *endpoint),
+            Write::Identities(change) => apply(&self.identities, change, prefix_of, |identity| *identity),
+            Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
+            Write::Members(change) => apply(&self.members, change, member_of, |()| 1),
+            Write::Rings(family, slots) if *family == A::FAMILY => {
+                // A backend of the other family has no place in a ring; none gets there from a Service.
+                let slots = slots.iter().filter_map(|(index, slot)| Some((*index, backend_of(*slot)?)));
+                self.rings.put(&slots.collect::<Vec<_>>())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    const fn names() -> [&'static str; 5] {
+        match A::FAMILY {
+            Family::V4 => ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4"],
+            Family::V6 => ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6"],
+        }
+    }
+}
+
+/// Opens a pinned map whose types are known.
+pub(super) fn typed<K: Plain, V: Plain>(pins: &Pins, name: &'static str) -> Result<Map<K, V>, KernelError> {
+    Map::new(open(pins, name)?).map_err(failed(name))
+}
+
+pub(super) fn failed(map: &'static str) -> impl Fn(std::io::Error) -> KernelError {
+    move |error| KernelError::Map { map, error }
+}
+
+/// Applies a change as far as its keys are of the map's family.
+fn apply<K: Copy, V, Key: Plain, Value: Plain>(
+    map: &Map<Key, Value>,
+    change: &Change<K, V>,
+    key: impl Fn(K) -> Option<Key>,
+    value: impl Fn(&V) -> Value,
+) -> std::io::Result<()> {
+    match change {
+        Change::Put(elements) => {
+            let elements = elements.iter().filter_map(|(k, v)| Some((key(*k)?, value(v))));
+            map.put(&elements.collect::<Vec<_>>())
+        }
+        Change::Delete(keys) => map.delete(&keys.iter().filter_map(|k| key(*k)).collect::<Vec<_>>()),
+    }
+}
+
+fn prefix_of<A: Ip>(net: IpNet) -> Option<Prefix<A>> {
+    Some(Prefix { length: u32::from(net.prefix_len()), address: A::of(net.network())? })
+}
+
+fn frontend_of<A: Ip>(frontend: datapath::Frontend) -> Option<FrontendKey<A>> {
+    let addr = A::of(frontend.address)?;
+    Some(FrontendKey { addr, port: Be16::new(frontend.port), protocol: u16::from(frontend.protocol) })
+}
+
+fn frontend<A: Ip>(key: &FrontendKey<A>) -> datapath::Frontend {
+    datapath::Frontend { address: key.addr.address(), port: key.port.get(), protocol: key.protocol as u8 }
+}
+
+fn backend_of<A: Ip>(backend: datapath::Backend) -> Option<Backend<A>> {
+    Some(Backend { addr: A::of(backend.address)?, port: Be16::new(backend.port), reserved: 0 })
+}
+
+fn backend<A: Ip>(backend: &Backend<A>) -> datapath::Backend {
+    datapath::Backend { address: backend.addr.address(), port: backend.port.get() }
+}
+
+fn member_of<A: Ip>((service, backend): (u32, datapath::Backend)) -> Option<MemberKey<A>> {
+    Some(MemberKey { service, backend: backend_of(backend)? })
+}

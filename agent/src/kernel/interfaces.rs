@@ -1,0 +1,157 @@
+//! Attaching to interfaces: what [`Kernel`] does about them.
+
+use std::{collections::BTreeSet, path::Path};
+
+use super::{
+    AttachMode, Kernel, KernelError, Program, attach,
+    netlink::Netlink,
+    pins::{self, Pins},
+};
+
+impl Kernel {
+    /// Attaches the programs of a pod to its host-side interface; gives its number. From then on nothing passes that no
+    /// commit has allowed.
+    ///
+    /// # Errors
+    /// When there is no such interface, or one of its programs cannot be attached; then none is.
+    pub fn attach_pod(&mut self, interface: &str) -> Result<u32, KernelError> {
+        self.attach(interface, [Program::FromPod, Program::ToPod])
+    }
+
+    /// Attaches the programs of the uplink; the next commit tells the others about it.
+    ///
+    /// # Errors
+    /// As [`Kernel::attach_pod`].
+    pub fn attach_uplink(&mut self, interface: &str) -> Result<u32, KernelError> {
+        self.uplink = self.attach(interface, [Program::FromUplink, Program::ToUplink])?;
+        Ok(self.uplink)
+    }
+
+    /// Detaches everything from an interface, which need not be there any more. Goes on after errors.
+    pub fn detach(&mut self, ifindex: u32) -> Vec<KernelError> {
+        self.attachments.attached.retain(|(attached, _)| *attached != ifindex);
+        match self.netlink.links() {
+            Ok(links) => match links.iter().find(|link| link.index == ifindex) {
+                Some(link) => attach::detach(&self.pins, &self.netlink, link),
+                None => Program::ALL
+                    .into_iter()
+                    .filter_map(|program| self.forget(ifindex, program).err())
+                    .collect(),
+            },
+            Err(error) => vec![error],
+        }
+    }
+
+    /// The programs that are attached, by interface number.
+    pub const fn attached(&self) -> &BTreeSet<(u32, Program)> {
+        &self.attachments.attached
+    }
+
+    /// Programs that are no longer attached as they were left: interface number and program.
+    ///
+    /// # Errors
+    /// When netlink fails.
+    pub fn verify(&self) -> Result<Vec<(u32, Program)>, KernelError> {
+        let mut missing = Vec::new();
+        for &(ifindex, program) in &self.attachments.attached {
+            if !self.attachments.is_intact(&self.ebpf, &self.pins, &self.netlink, ifindex, program)? {
+                missing.push((ifindex, program));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Attaches again what [`Kernel::verify`] misses, and forgets interfaces that are gone. Gives what was
+    /// attached.
+    ///
+    /// # Errors
+    /// When an interface that is there cannot be attached to.
+    pub fn repair(&mut self) -> Result<Vec<(u32, Program)>, KernelError> {
+        let links = self.netlink.links()?;
+        let mut repaired = Vec::new();
+        for (ifindex, program) in self.verify()? {
+            match links.iter().find(|link| link.index == ifindex) {
+                Some(link) => {
+                    let (ebpf, pins) = (&mut self.ebpf, &self.pins);
+                    self.attachments.attach(ebpf, pins, &self.netlink, link, program)?;
+                    repaired.push((ifindex, program));
+                }
+                None => self.forget(ifindex, program)?,
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Whether the programs of a pod or of the uplink are attached to an interface.
+    pub fn is_attached(&self, ifindex: u32) -> bool {
+        let has = |program| self.attachments.attached.contains(&(ifindex, program));
+        has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
+    }
+
+    /// How programs are attached.
+    pub const fn attach_mode(&self) -> AttachMode {
+        self.attachments.mode
+    }
+
+    fn attach(&mut self, interface: &str, programs: [Program; 2]) -> Result<u32, KernelError> {
+        let link = self.netlink.link(interface)?;
+        let was_attached = self.is_attached(link.index);
+        for program in programs {
+            let (ebpf, pins) = (&mut self.ebpf, &self.pins);
+            let result = self.attachments.attach(ebpf, pins, &self.netlink, &link, program);
+            if let Err(error) = result {
+                if !was_attached {
+                    self.detach(link.index);
+                }
+                return Err(error);
+            }
+        }
+        Ok(link.index)
+    }
+
+    /// Replaces the programs that a predecessor left attached.
+    pub(super) fn adopt(&mut self) -> Result<(), KernelError> {
+        let links = self.netlink.links()?;
+        for (ifindex, name) in self.pins.attached() {
+            let Some(program) = Program::ALL.into_iter().find(|program| program.name() == name) else {
+                continue;
+            };
+            let Some(link) = links.iter().find(|link| link.index == ifindex) else {
+                self.forget(ifindex, program)?;
+                continue;
+            };
+            let (ebpf, pins) = (&mut self.ebpf, &self.pins);
+            self.attachments.attach(ebpf, pins, &self.netlink, link, program)?;
+            if program == Program::FromUplink {
+                self.uplink = ifindex;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of an attachment to an interface that is gone.
+    fn forget(&mut self, ifindex: u32, program: Program) -> Result<(), KernelError> {
+        self.attachments.attached.remove(&(ifindex, program));
+        pins::remove(&self.pins.link(ifindex, program.name()))?;
+        pins::remove(&self.pins.filter(ifindex, program.name()))?;
+        pins::remove(&self.pins.clsact(ifindex))
+    }
+}
+
+/// Removes everything that agents with these pins left: links, filters, the qdiscs they added, maps,
+/// directories. Needs no object and no agent. Goes on after errors and gives them all.
+pub fn detach_all(pins: &Path) -> Vec<KernelError> {
+    let pins = Pins::new(pins);
+    let mut errors = Vec::new();
+    match Netlink::open().and_then(|netlink| Ok((netlink.links()?, netlink))) {
+        Ok((links, netlink)) => {
+            let attached: BTreeSet<u32> = pins.attached().into_iter().map(|(ifindex, _)| ifindex).collect();
+            for link in links.iter().filter(|link| attached.contains(&link.index)) {
+                errors.extend(attach::detach(&pins, &netlink, link));
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    errors.extend(pins.remove());
+    errors
+}

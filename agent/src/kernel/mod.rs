@@ -1,0 +1,284 @@
+//! Between the desired datapath and the kernel: loading, attaching, committing, reading back.
+//!
+//! Everything that enforces is pinned ([`pins`]) and goes on when the agent is gone; the next one adopts
+//! the maps, reads from them what is in force, and replaces the programs one by one.
+
+mod attach;
+mod error;
+mod family;
+mod interfaces;
+mod load;
+pub mod map;
+mod maps;
+mod netlink;
+mod observe;
+pub mod pins;
+pub mod probe;
+pub mod sys;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::{borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf};
+
+use aya::{Ebpf, programs::ProgramInfo};
+use nix::fcntl::Flock;
+use weir_common::reason::{Counter, Hook, Reason};
+
+use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters, pins::Pins};
+pub use self::{
+    attach::{AttachMode, Program},
+    error::{KernelError, WriteError},
+    interfaces::detach_all,
+    load::LogLevel,
+    observe::{Events, Flow, Flows, HOOK_LIST, ProgramLog},
+    usage::MapUsage,
+};
+use crate::{
+    datapath::{Datapath, RuleId, RuleOrigin},
+    plan::{CommitError, CommitReport, Desired, Interface, Layout, Plan, Sizes, commit},
+};
+
+/// How the kernel side is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where pins go, a directory on a BPF file system.
+    pub pins: PathBuf,
+    /// Sizes of the maps that are not pinned yet.
+    pub sizes: Sizes,
+    /// Level of the programs' own log, 0 for none.
+    pub log_level: LogLevel,
+    /// How programs are attached; `None`: by TCX where the kernel has it.
+    pub attach_mode: Option<AttachMode>,
+    /// Which events are wanted: bits of [`weir_common::state::events`].
+    pub events: u32,
+}
+
+/// The kernel side of one node, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Kernel {
+    pins: Pins,
+    netlink: Netlink,
+    ebpf: Ebpf,
+    maps: Maps,
+    counters: Counters,
+    sizes: Sizes,
+    /// `None` when it must be read from the maps.
+    layout: Option<Layout>,
+    attachments: Attachments,
+    uplink: u32,
+    events: u32,
+    /// Rules whose hits are counted.
+    rules: BTreeMap<RuleId, RuleOrigin>,
+    /// Keeps other agents out.
+    _lock: Flock<File>,
+}
+
+impl Kernel {
+    /// Loads `object`, adopts what is pinned, and replaces the programs that are attached.
+    ///
+    /// # Errors
+    /// When it cannot be loaded. What was attached before stays as it was.
+    pub fn open(object: &[u8], options: &Options) -> Result<Self, KernelError> {
+        let netlink = Netlink::open()?;
+        let pins = Pins::new(&options.pins);
+        let fresh = !options.pins.exists();
+        let lock = pins.prepare()?;
+        let loaded = load::load(object, &pins, &options.sizes, options.log_level);
+        let (ebpf, sizes) = loaded.inspect_err(|_| {
+            if fresh {
+                // Whatever it did get pinned enforces nothing. The error that matters is the first.
+                pins.remove();
+            }
+        })?;
+        let mode = options.attach_mode.unwrap_or(match probe::has_tcx() {
+            true => AttachMode::Tcx,
+            false => AttachMode::Clsact,
+        });
+        let mut kernel = Self {
+            maps: Maps::open(&pins)?,
+            counters: Counters::open(&pins)?,
+            attachments: Attachments::new(mode),
+            layout: None,
+            uplink: 0,
+            events: options.events,
+            rules: BTreeMap::new(),
+            pins,
+            netlink,
+            ebpf,
+            sizes,
+            _lock: lock,
+        };
+        kernel.adopt()?;
+        Ok(kernel)
+    }
+
+    /// Whether `datapath` fits into the maps beside what is in force, with all its pods attached.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self, datapath: &Datapath) -> Result<(), KernelError> {
+        let somewhere = |address: &IpAddr| (*address, Interface { ifindex: 0, mac: [0; 6] });
+        let interfaces = datapath.endpoints.keys().map(somewhere).collect();
+        let desired = Desired { datapath, interfaces: &interfaces, uplink: self.uplink, events: self.events };
+        Plan::between(&*self.layout()?, &desired, &self.sizes)?;
+        Ok(())
+    }
+
+    /// Brings the maps to `datapath`. Pods are judged once their interface is attached; `interfaces` says
+    /// where they hang.
+    ///
+    /// # Errors
+    /// When it does not fit, or a write fails. Then the revision before stays in force.
+    pub fn commit(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: &BTreeMap<IpAddr, Interface>,
+    ) -> Result<CommitReport, KernelError> {
+        let mut layout = match self.layout.take() {
+            Some(layout) => layout,
+            None => self.layout()?.into_owned(),
+        };
+        let mut interfaces = interfaces.clone();
+        interfaces.retain(|_, interface| self.is_attached(interface.ifindex));
+        let desired = Desired { datapath, interfaces: &interfaces, uplink: self.uplink, events: self.events };
+        let plan = match Plan::between(&layout, &desired, &self.sizes) {
+            Ok(plan) => plan,
+            Err(too_large) => {
+                self.layout = Some(layout);
+                return Err(too_large.into());
+            }
+        };
+        self.counters.reset(&self.rules, &datapath.rules)?;
+        let result = commit(&mut layout, &plan, &mut self.maps);
+        match &result {
+            Ok(report) => {
+                self.rules.clone_from(&datapath.rules);
+                self.layout = report.left_over.is_none().then_some(layout);
+            }
+            Err(CommitError::RolledBack { .. }) => self.layout = Some(layout),
+            // What the maps hold now is for the maps to say.
+            Err(CommitError::Mixed { .. }) => {}
+        }
+        result.map_err(KernelError::from)
+    }
+
+    /// Sizes of the maps.
+    pub const fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// The revision in force; 0 when nothing has been committed and everything is dropped.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn revision(&self) -> Result<u32, KernelError> {
+        Ok(self.layout()?.image.state.epoch)
+    }
+
+    /// The loaded programs.
+    pub fn programs(&self) -> Vec<(Program, ProgramInfo)> {
+        let info = |program| Some((program, load::program_info(&self.ebpf, program)?));
+        Program::ALL.into_iter().filter_map(info).collect()
+    }
+
+    /// Dropped packets by hook and reason.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn drops(&self) -> Result<Vec<(Hook, Reason, Counter)>, KernelError> {
+        self.counters.drops()
+    }
+
+    /// Packets passed on by hook.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn forwarded(&self) -> Result<Vec<(Hook, Counter)>, KernelError> {
+        self.counters.forwarded()
+    }
+
+    /// Connections decided by each rule of the active revision.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+        self.counters.rule_hits(self.rules.keys().copied())
+    }
+
+    /// Events that were lost because nobody read the ring buffer.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    pub fn lost_events(&self) -> Result<u64, KernelError> {
+        self.counters.lost_events()
+    }
+
+    /// The flow tables.
+    ///
+    /// # Errors
+    /// When they cannot be mapped.
+    pub fn flows(&self) -> Result<Flows, KernelError> {
+        Flows::open(&self.pins)
+    }
+
+    /// The ring buffer of events. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn events(&self) -> Result<Events, KernelError> {
+        Events::open(&self.pins)
+    }
+
+    /// How full each map is.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn map_usage(&self) -> Result<Vec<MapUsage>, KernelError> {
+        usage::of(&self.layout()?.image, &self.pins, &self.sizes)
+    }
+
+    /// The log of the programs; `None` when the object writes none, or it has been taken already. Needs a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn take_log(&mut self) -> Result<Option<ProgramLog>, KernelError> {
+        ProgramLog::take(&mut self.ebpf)
+    }
+
+    /// What the maps hold, read from them where that is not known.
+    fn layout(&self) -> Result<Cow<'_, Layout>, KernelError> {
+        match &self.layout {
+            Some(layout) => Ok(Cow::Borrowed(layout)),
+            None => Ok(Cow::Owned(Layout { image: self.maps.read()?, settled: false })),
+        }
+    }
+}
+
+/// An error with its causes, which aya keeps apart.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent errors repeat what they wrap.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The system error at the bottom of an error of aya's, or its text where there is none.
+fn io_error(error: &(dyn Error + 'static)) -> io::Error {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(number);
+        }
+        cause = error.source();
+    }
+    io::Error::other(chain(error))
+}

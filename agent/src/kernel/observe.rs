@@ -1,0 +1,261 @@
+//! What the programs tell: counters, flows, events.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Map as AyaMap, MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
+use tokio::io::unix::AsyncFd;
+use weir_common::{
+    addr::{V4, V6},
+    event::Event,
+    flow::{FlowSet, TAG_USED, WAYS},
+    plain::{Plain, from_bytes},
+    reason::{Counter, HOOKS, Hook, Reason, drop_counter},
+};
+
+use super::{
+    KernelError,
+    family::{Ip, failed, typed},
+    load::open,
+    map::Map,
+    pins::Pins,
+    sys::{self, Mapped},
+};
+use crate::datapath::{RuleId, RuleOrigin};
+
+/// The hooks in the order of their numbers.
+pub const HOOK_LIST: [Hook; HOOKS] = [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink];
+
+/// The counters.
+#[derive(Debug)]
+pub(super) struct Counters {
+    drops: Map<u32, Counter>,
+    forwarded: Map<u32, Counter>,
+    rule_hits: Map<u32, Counter>,
+    lost_events: Map<u32, u64>,
+}
+
+impl Counters {
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        Ok(Self {
+            drops: typed(pins, "DROPS")?,
+            forwarded: typed(pins, "FORWARDED")?,
+            rule_hits: typed(pins, "RULE_HITS")?,
+            lost_events: typed(pins, "LOST_EVENTS")?,
+        })
+    }
+
+    /// Dropped packets by hook and reason, all of them, in the order of their numbers.
+    pub(super) fn drops(&self) -> Result<Vec<(Hook, Reason, Counter)>, KernelError> {
+        let pairs =
+            HOOK_LIST.into_iter().flat_map(|hook| Reason::ALL.iter().map(move |reason| (hook, *reason)));
+        let counter = |(hook, reason): (Hook, Reason)| {
+            Ok((hook, reason, sum(&self.drops, drop_counter(hook, reason as u32)).map_err(failed("DROPS"))?))
+        };
+        pairs.map(counter).collect()
+    }
+
+    /// Packets passed on by hook.
+    pub(super) fn forwarded(&self) -> Result<Vec<(Hook, Counter)>, KernelError> {
+        let counter = |hook| Ok((hook, sum(&self.forwarded, hook as u32).map_err(failed("FORWARDED"))?));
+        HOOK_LIST.into_iter().map(counter).collect()
+    }
+
+    /// Connections decided, by rule.
+    pub(super) fn rule_hits(
+        &self,
+        rules: impl Iterator<Item = RuleId>,
+    ) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+        let capacity = self.rule_hits.fd().info().max_entries;
+        let counted = rules.filter(|rule| *rule < capacity);
+        let hits = |rule| Ok((rule, sum(&self.rule_hits, rule).map_err(failed("RULE_HITS"))?.packets));
+        counted.map(hits).collect()
+    }
+
+    /// Starts the counters of rules anew whose numbers stood for another rule, or for none.
+    pub(super) fn reset(
+        &self,
+        old: &BTreeMap<RuleId, RuleOrigin>,
+        new: &BTreeMap<RuleId, RuleOrigin>,
+    ) -> Result<(), KernelError> {
+        let capacity = self.rule_hits.fd().info().max_entries;
+        let changed = new.iter().filter(|(rule, origin)| **rule < capacity && old.get(rule) != Some(origin));
+        let changed: Vec<_> = changed.map(|(rule, _)| *rule).collect();
+        self.rule_hits.reset(&changed).map_err(failed("RULE_HITS"))
+    }
+
+    /// Events that did not fit into the ring buffer.
+    pub(super) fn lost_events(&self) -> Result<u64, KernelError> {
+        Ok(self.lost_events.get_all(&0).map_err(failed("LOST_EVENTS"))?.into_iter().sum())
+    }
+}
+
+fn sum(map: &Map<u32, Counter>, index: u32) -> io::Result<Counter> {
+    let add = |sum: Counter, each: Counter| Counter {
+        packets: sum.packets.wrapping_add(each.packets),
+        bytes: sum.bytes.wrapping_add(each.bytes),
+    };
+    Ok(map.get_all(&index)?.into_iter().fold(Counter::default(), add))
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Source and port that packets come with.
+    pub src: (IpAddr, u16),
+    /// Destination and port that packets come with.
+    pub dst: (IpAddr, u16),
+    /// Source and port that packets leave with.
+    pub to_src: (IpAddr, u16),
+    /// Destination and port that packets leave with.
+    pub to_dst: (IpAddr, u16),
+    /// IP protocol number.
+    pub protocol: u32,
+    /// Interface of the pod that sends; 0: through the node's stack.
+    pub scope: u32,
+    /// Interface that packets are handed to; 0: to the node's stack.
+    pub ifindex: u32,
+    /// One of [`weir_common::flow::state`].
+    pub state: u8,
+    /// Bits of [`weir_common::flow::flags`].
+    pub flags: u16,
+    /// Epoch of the decision.
+    pub epoch: u32,
+    /// Time of the last packet: low half of the kernel's jiffies.
+    pub seen: u32,
+    /// Rule that decided for the sending pod.
+    pub egress_rule: u32,
+    /// Rule that decided for the receiving pod.
+    pub ingress_rule: u32,
+}
+
+/// The flow tables in memory.
+#[derive(Debug)]
+pub struct Flows {
+    v4: Mapped,
+    v6: Mapped,
+}
+
+impl Flows {
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let map = |name| open(pins, name)?.map().map_err(failed(name));
+        Ok(Self { v4: map("FLOWS_V4")?, v6: map("FLOWS_V6")? })
+    }
+
+    /// Every flow there is. Programs go on; an entry that changes while it is read is left out.
+    pub fn iter(&self) -> impl Iterator<Item = Flow> {
+        flows::<V4>(&self.v4).chain(flows::<V6>(&self.v6))
+    }
+}
+
+fn flows<A: Ip>(table: &Mapped) -> impl Iterator<Item = Flow>
+where
+    FlowSet<A>: Plain,
+{
+    (0..table.len()).flat_map(move |index| {
+        let set: FlowSet<A> = table.read(index);
+        let used = set.tags.iter().any(|tag| tag & TAG_USED != 0);
+        let again = used.then(|| table.read::<FlowSet<A>>(index).tags);
+        let whole = (0..WAYS).filter(move |way| {
+            set.tags[*way] & TAG_USED != 0 && again.is_some_and(|tags| tags[*way] == set.tags[*way])
+        });
+        whole.map(move |way| {
+            let (key, entry, to) = (set.entries[way].key, set.entries[way], set.entries[way].to);
+            Flow {
+                src: (key.src.address(), key.sport.get()),
+                dst: (key.dst.address(), key.dport.get()),
+                to_src: (to.src.address(), to.sport.get()),
+                to_dst: (to.dst.address(), to.dport.get()),
+                protocol: key.protocol,
+                scope: key.scope,
+                ifindex: entry.ifindex,
+                state: entry.state,
+                flags: entry.flags,
+                epoch: entry.epoch,
+                seen: entry.seen,
+                egress_rule: entry.egress_rule,
+                ingress_rule: entry.ingress_rule,
+            }
+        })
+    })
+}
+
+/// The ring buffer of events. It has one reader: two would share the events between them.
+pub struct Events {
+    ring: RingBuf<MapData>,
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let map =
+            MapData::from_pin(pins.map("EVENTS")).and_then(|map| RingBuf::try_from(AyaMap::RingBuf(map)));
+        let ring = map.map_err(io::Error::other).map_err(failed("EVENTS"))?;
+        let ready = sys::when_readable(ring.as_fd()).map_err(failed("EVENTS"))?;
+        Ok(Self { ring, ready })
+    }
+
+    /// The next event, when there is one.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be waited for.
+    pub async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            // What comes after this look wakes again.
+            let mut ready = self.ready.readable().await?;
+            if let Some(event) = self.ring.next().and_then(|bytes| from_bytes(&bytes)) {
+                return Ok(event);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// The log lines of the programs, on their way to the agent's own log.
+pub struct ProgramLog {
+    lines: EbpfLogger<&'static dyn log::Log>,
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl fmt::Debug for ProgramLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProgramLog").finish_non_exhaustive()
+    }
+}
+
+impl ProgramLog {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<Self>, KernelError> {
+        if ebpf.map("AYA_LOGS").is_none() {
+            return Ok(None);
+        }
+        let lines = EbpfLogger::init(ebpf).map_err(io::Error::other).map_err(failed("AYA_LOGS"))?;
+        let ready = sys::when_readable(lines.as_fd()).map_err(failed("AYA_LOGS"))?;
+        Ok(Some(Self { lines, ready }))
+    }
+
+    /// Hands on every line, for ever.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be waited for.
+    pub async fn forward(mut self) -> io::Result<()> {
+        loop {
+            let mut ready = self.ready.readable().await?;
+            ready.clear_ready();
+            self.lines.flush();
+        }
+    }
+}

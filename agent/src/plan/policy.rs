@@ -1,0 +1,278 @@
+//! Where rule sets go.
+//!
+//! A rule set that stands in the maps with the same content stays where it is; only the `PEERS` entries of
+//! identities that are new are added to it. Any other gets a new number and new runs. Equal rule sets
+//! share a number, and equal bit vectors stand in `VECTORS` once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_common::policy::{
+    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
+    RuleSet, action,
+};
+
+use super::{
+    Change, Image, Sizes, TooLarge, Write,
+    array::{Array, check},
+    image::run,
+    used::Used,
+};
+use crate::{
+    cluster::Action,
+    datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
+};
+
+/// What placing the rule sets of a datapath takes.
+pub(super) struct Placed {
+    /// Number in `RULE_SETS` of each.
+    pub(super) numbers: BTreeMap<RuleSetId, u32>,
+    /// Writes that complete them, in order.
+    pub(super) writes: Vec<Write>,
+    /// `PEERS` entries that nothing uses after the switch.
+    pub(super) stale: Vec<PeerKey>,
+}
+
+/// Finds a place for the rule sets `wanted` of `desired`.
+pub(super) fn place(
+    image: &Image,
+    desired: &Datapath,
+    wanted: &BTreeSet<RuleSetId>,
+    sizes: &Sizes,
+) -> Result<Placed, TooLarge> {
+    let mut placer = Placer::new(image, desired, sizes);
+    for id in wanted {
+        placer.place(*id, &desired.rule_sets[id], &desired.rules)?;
+    }
+    placer.finish(sizes)
+}
+
+/// `PEERS` entries of rule sets that no endpoint names.
+pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
+    let live = image.live_rule_sets();
+    image.peers.keys().filter(|key| !live.contains(&key.rule_set)).copied().collect()
+}
+
+/// What two rule sets must share, besides their rules and peers, for one to stand for the other.
+type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS]);
+
+/// Which rules match, by identity, where that is not the default.
+type Peers = BTreeMap<IdentityId, Vec<u64>>;
+
+struct Placer<'a> {
+    image: &'a Image,
+    /// Identities that packets may be judged by before the switch, and after.
+    identities: [BTreeSet<IdentityId>; 2],
+    /// Live rule sets that no wanted one has claimed.
+    unclaimed: BTreeMap<Base, Vec<u32>>,
+    /// The wanted rule sets so far: rules, peers and number by what else they share.
+    placed: BTreeMap<Base, Vec<(Vec<Rule>, Peers, u32)>>,
+    vectors_at: BTreeMap<Vec<u64>, u32>,
+    rule_sets: Array,
+    rules: Array,
+    ports: Array,
+    vectors: Array,
+    /// `PEERS` as far as the wanted rule sets go.
+    peers: BTreeMap<PeerKey, u32>,
+    numbers: BTreeMap<RuleSetId, u32>,
+    new_vectors: Vec<(u32, u64)>,
+    new_ports: Vec<(u32, PortInterval)>,
+    new_rules: Vec<(u32, Rule)>,
+    new_rule_sets: Vec<(u32, RuleSet)>,
+}
+
+impl<'a> Placer<'a> {
+    fn new(image: &'a Image, desired: &Datapath, sizes: &Sizes) -> Self {
+        let before = image.identities.values().flat_map(|identity| identity.slots);
+        let after = desired.identities.values().copied();
+        let mut used = Used::default();
+        used.rule_sets.push(NO_POLICY..NO_POLICY + 1);
+        let mut unclaimed: BTreeMap<Base, Vec<u32>> = BTreeMap::new();
+        for number in image.live_rule_sets() {
+            let Some(set) = image.rule_sets.get(number as usize) else { continue };
+            used.add(image, number, set);
+            unclaimed.entry(base_of_live(image, set)).or_default().push(number);
+        }
+        Self {
+            image,
+            identities: [before.chain([IDENTITY_WORLD]).collect(), after.chain([IDENTITY_WORLD]).collect()],
+            unclaimed,
+            placed: BTreeMap::new(),
+            rule_sets: Array::new("RULE_SETS", sizes.rule_sets, used.rule_sets),
+            rules: Array::new("RULES", sizes.rules, used.rules),
+            ports: Array::new("PORTS", sizes.ports, used.ports),
+            vectors: Array::new("VECTORS", sizes.vectors, used.vectors),
+            vectors_at: used.vectors_at,
+            peers: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            new_vectors: Vec::new(),
+            new_ports: Vec::new(),
+            new_rules: Vec::new(),
+            new_rule_sets: Vec::new(),
+        }
+    }
+
+    fn place(
+        &mut self,
+        id: RuleSetId,
+        set: &datapath::RuleSet,
+        origins: &BTreeMap<RuleId, RuleOrigin>,
+    ) -> Result<(), TooLarge> {
+        check("one rule set (rules)", set.rules.len(), MAX_WORDS * 64)?;
+        for table in &set.ports {
+            check("one rule set (port intervals of a protocol)", table.len(), 1 << MAX_PORT_STEPS)?;
+        }
+        let words = words_of(set);
+        let default = padded(&set.default_peers, words);
+        let listed = set.peers.iter().filter(|(identity, _)| self.identities[1].contains(identity));
+        let listed = listed.map(|(identity, bits)| (*identity, padded(bits, words)));
+        let peers: Peers = listed.filter(|(_, vector)| *vector != default).collect();
+        let rules = encode_rules(set, origins);
+        let base = base_of(set, &rules);
+        let same = self.placed.get(&base).into_iter().flatten();
+        let same =
+            same.filter(|(placed, of, _)| (placed, of) == (&rules, &peers)).map(|(.., number)| *number);
+        let number = match same.min() {
+            Some(number) => number,
+            None => {
+                let number = self.claim(&base, &rules, &peers).unwrap_or_else(|| self.build(set, &rules));
+                for (identity, vector) in &peers {
+                    let vector = self.vector(vector.clone());
+                    self.peers.insert(PeerKey { rule_set: number, identity: *identity }, vector);
+                }
+                self.placed.entry(base).or_default().push((rules, peers, number));
+                number
+            }
+        };
+        self.numbers.insert(id, number);
+        Ok(())
+    }
+
+    /// A live rule set that says the same, also to packets that are judged by the old identities.
+    fn claim(&mut self, base: &Base, rules: &[Rule], peers: &Peers) -> Option<u32> {
+        let image = self.image;
+        let [before, after] = &self.identities;
+        let candidates = self.unclaimed.get_mut(base)?;
+        let position = candidates.iter().position(|number| {
+            let live = &image.rule_sets[*number as usize];
+            let default = image.vector(live.default_peers, live.words);
+            let listed: BTreeMap<u32, u32> = image.peers_of(*number).collect();
+            let same_peers = listed.keys().chain(peers.keys()).all(|identity| {
+                // What readers of before cannot meet may differ if it is overwritten before the switch; what
+                // readers after it cannot meet may differ anyway.
+                let overwritten = !before.contains(identity) && peers.contains_key(identity);
+                let old = listed.get(identity).map_or(default, |vector| image.vector(*vector, live.words));
+                let new = peers.get(identity).map_or(default, Vec::as_slice);
+                overwritten || !after.contains(identity) || old == new
+            });
+            same_peers && run(&image.rules, live.rules, rules.len() as u32) == rules
+        })?;
+        Some(candidates.remove(position))
+    }
+
+    fn build(&mut self, set: &datapath::RuleSet, rules: &[Rule]) -> u32 {
+        let words = words_of(set);
+        let mut value = RuleSet {
+            words,
+            default_peers: self.vector(padded(&set.default_peers, words)),
+            rules: self.rules.take(rules.len() as u32),
+            ..RuleSet::default()
+        };
+        self.new_rules.extend((value.rules..).zip(rules.iter().copied()));
+        for (table, intervals) in value.ports.iter_mut().zip(&set.ports) {
+            let len = intervals.len() as u32;
+            *table = PortTable { offset: self.ports.take(len), len };
+            for (index, (start, bits)) in (table.offset..).zip(intervals) {
+                let vector = self.vector(padded(bits, words));
+                self.new_ports.push((index, PortInterval { start: u32::from(*start), vector }));
+            }
+        }
+        let number = self.rule_sets.take(1);
+        self.new_rule_sets.push((number, value));
+        number
+    }
+
+    /// Where a vector stands, old or new.
+    fn vector(&mut self, words: Vec<u64>) -> u32 {
+        if let Some(index) = self.vectors_at.get(&words) {
+            return *index;
+        }
+        let index = self.vectors.take(words.len() as u32);
+        self.new_vectors.extend((index..).zip(words.iter().copied()));
+        self.vectors_at.insert(words, index);
+        index
+    }
+
+    fn finish(self, sizes: &Sizes) -> Result<Placed, TooLarge> {
+        for array in [&self.rule_sets, &self.rules, &self.ports, &self.vectors] {
+            array.check()?;
+        }
+        let live = &self.image.peers;
+        let stale: Vec<_> = live.keys().filter(|key| !self.peers.contains_key(key)).copied().collect();
+        check("PEERS", self.peers.len() + stale.len(), sizes.peers)?;
+        let added = self.peers.into_iter().filter(|(key, vector)| live.get(key) != Some(vector)).collect();
+        let writes = vec![
+            Write::Vectors(self.new_vectors),
+            Write::Ports(self.new_ports),
+            Write::Rules(self.new_rules),
+            Write::RuleSets(self.new_rule_sets),
+            Write::Peers(Change::Put(added)),
+        ];
+        Ok(Placed { numbers: self.numbers, writes, stale })
+    }
+}
+
+fn base_of(set: &datapath::RuleSet, rules: &[Rule]) -> Base {
+    let words = words_of(set);
+    let ports = std::array::from_fn(|protocol| {
+        set.ports[protocol].iter().map(|(start, bits)| (u32::from(*start), padded(bits, words))).collect()
+    });
+    (words, rules[0].id, padded(&set.default_peers, words), ports)
+}
+
+fn base_of_live(image: &Image, set: &RuleSet) -> Base {
+    let ports = set.ports.map(|table| {
+        let intervals = run(&image.ports, table.offset, table.len).iter();
+        intervals
+            .map(|interval| (interval.start, image.vector(interval.vector, set.words).to_vec()))
+            .collect()
+    });
+    let first = image.rules.get(set.rules as usize).map_or(0, |rule| rule.id);
+    (set.words, first, image.vector(set.default_peers, set.words).to_vec(), ports)
+}
+
+/// Words of a rule set's vectors; never 0, which would mean a free element.
+fn words_of(set: &datapath::RuleSet) -> u32 {
+    set.rules.len().div_ceil(64).max(1) as u32
+}
+
+fn padded(bits: &Bits, words: u32) -> Vec<u64> {
+    let mut vector = bits.0.clone();
+    vector.resize(words as usize, 0);
+    vector
+}
+
+/// The rules as they stand in `RULES`; one that never decides where there are none.
+fn encode_rules(set: &datapath::RuleSet, origins: &BTreeMap<RuleId, RuleOrigin>) -> Vec<Rule> {
+    let mut rules: Vec<_> = set
+        .rules
+        .iter()
+        .map(|rule| {
+            let action = match rule.action {
+                Action::Accept => action::ALLOW,
+                Action::Deny if isolates(origins.get(&rule.id)) => action::ISOLATED,
+                Action::Deny => action::DENY,
+                Action::Pass => action::PASS,
+            };
+            Rule { action, next: rule.next, id: rule.id, reserved: 0 }
+        })
+        .collect();
+    if rules.is_empty() {
+        rules.push(Rule { action: action::DENY, ..Rule::default() });
+    }
+    rules
+}
+
+/// Whether a rule stands for "no rule allows it".
+fn isolates(origin: Option<&RuleOrigin>) -> bool {
+    matches!(origin, Some(RuleOrigin::Isolation { .. }))
+}

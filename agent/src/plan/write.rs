@@ -1,0 +1,126 @@
+//! Writes to the maps, as values.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weir_common::{
+    endpoint::Endpoint,
+    policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
+    service::Service,
+    state::State,
+};
+
+use super::Family;
+use crate::datapath::{Backend, Frontend, ServiceId};
+
+/// Elements of a hash map or trie that are put, or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<K, V> {
+    /// These elements are added or replaced.
+    Put(Vec<(K, V)>),
+    /// These elements are removed; those that are not there do not matter.
+    Delete(Vec<K>),
+}
+
+impl<K, V> Change<K, V> {
+    /// Number of elements.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Put(elements) => elements.len(),
+            Self::Delete(keys) => keys.len(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A backend that live flows of a service port may stay with: what the `MEMBERS_*` maps list.
+pub type Member = (ServiceId, Backend);
+
+/// Writes to one map, done in order. Every element is switched by itself; nothing may rely on two
+/// elements changing together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Elements of `VECTORS` by index.
+    Vectors(Vec<(u32, u64)>),
+    /// Elements of `PORTS` by index.
+    Ports(Vec<(u32, PortInterval)>),
+    /// Elements of `RULES` by index.
+    Rules(Vec<(u32, Rule)>),
+    /// Elements of `RULE_SETS` by index.
+    RuleSets(Vec<(u32, RuleSet)>),
+    /// Elements of the family's `RINGS_*` by index.
+    Rings(Family, Vec<(u32, Backend)>),
+    /// `PEERS`.
+    Peers(Change<PeerKey, u32>),
+    /// `IDENTITIES_*`.
+    Identities(Change<IpNet, Identity>),
+    /// `ENDPOINTS_*`.
+    Endpoints(Change<IpAddr, Endpoint>),
+    /// `FRONTENDS_*`.
+    Frontends(Change<Frontend, Service>),
+    /// `MEMBERS_*`.
+    Members(Change<Member, ()>),
+    /// The element of `STATE`.
+    State(State),
+}
+
+impl Write {
+    /// Number of elements written.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Vectors(elements) => elements.len(),
+            Self::Ports(elements) => elements.len(),
+            Self::Rules(elements) => elements.len(),
+            Self::RuleSets(elements) => elements.len(),
+            Self::Rings(_, elements) => elements.len(),
+            Self::Peers(change) => change.len(),
+            Self::Identities(change) => change.len(),
+            Self::Endpoints(change) => change.len(),
+            Self::Frontends(change) => change.len(),
+            Self::Members(change) => change.len(),
+            Self::State(_) => 1,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is written to, for people.
+    pub const fn target(&self) -> &'static str {
+        match self {
+            Self::Vectors(_) => "VECTORS",
+            Self::Ports(_) => "PORTS",
+            Self::Rules(_) => "RULES",
+            Self::RuleSets(_) => "RULE_SETS",
+            Self::Rings(Family::V4, _) => "RINGS_V4",
+            Self::Rings(Family::V6, _) => "RINGS_V6",
+            Self::Peers(_) => "PEERS",
+            Self::Identities(_) => "IDENTITIES",
+            Self::Endpoints(_) => "ENDPOINTS",
+            Self::Frontends(_) => "FRONTENDS",
+            Self::Members(_) => "MEMBERS",
+            Self::State(_) => "STATE",
+        }
+    }
+}
+
+/// Where writes go: the kernel's maps, or a model of them.
+pub trait MapWriter {
+    /// Why a write failed.
+    type Error: std::error::Error;
+
+    /// Writes the elements in order. After an error any number of them may have been written.
+    ///
+    /// # Errors
+    /// When an element could not be written.
+    fn write(&mut self, write: &Write) -> Result<(), Self::Error>;
+
+    /// Returns when every program run that may still use what it read before this call has ended.
+    fn wait_for_readers(&mut self);
+}

@@ -44,6 +44,8 @@ pub trait Family: Sized {
     fn check_neighbour(ctx: &Ctx, packet: &Packet<Self::Addr>) -> Result<(), Reason>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
+    /// [`crate::flow::insert`], see [`crate::slow`].
+    fn insert();
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
     fn keep_alive();
     /// [`crate::fragment::resolve`], see [`crate::slow`].
@@ -55,7 +57,7 @@ pub trait Family: Sized {
     /// Whether this ICMP type reports an error about a packet that it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// This node's own address.
-    fn node(state: &State) -> Self::Addr;
+    fn node(state: &State) -> &Self::Addr;
 
     /// Working memory.
     fn work() -> &'static PerCpuArray<Work<Self::Addr>>;
@@ -86,8 +88,8 @@ pub trait Family: Sized {
 
     /// The two identities of `addr`.
     #[inline(always)]
-    fn identity(addr: Self::Addr) -> Identity {
-        let key = AlignedAfterWord::new(Key::new(Self::BITS, addr));
+    fn identity(addr: &Self::Addr) -> Identity {
+        let key = AlignedAfterWord::new(Key::new(Self::BITS, *addr));
         match Self::identities().get(&key.1) {
             Some(identity) => *identity,
             None => Identity { slots: [0; 2] },
@@ -118,7 +120,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -130,6 +132,10 @@ macro_rules! family_maps {
                 return answer;
             }
             slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
+        }
+        #[inline(always)]
+        fn insert() {
+            slow::$insert();
         }
         #[inline(always)]
         fn keep_alive() {
@@ -213,11 +219,11 @@ impl Family for Inet {
     }
 
     #[inline(always)]
-    fn node(state: &State) -> V4 {
-        state.node_v4
+    fn node(state: &State) -> &V4 {
+        &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -246,9 +252,9 @@ impl Family for Inet6 {
     }
 
     #[inline(always)]
-    fn node(state: &State) -> V6 {
-        state.node_v6
+    fn node(state: &State) -> &V6 {
+        &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -39,21 +39,22 @@ struct Quote<H: Copy> {
 /// [`Reason::IcmpUnrelated`], and [`Reason::InvalidSource`] for an error of a pod under another address.
 #[inline(always)]
 pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Result<(), Reason> {
-    let Work { packet, path, reply, .. } = work;
+    let Work { packet, path, entry, .. } = work;
     if hook == Hook::FromPod as u32 && !decide::is_behind::<F>(&packet.key.src, ctx.ifindex()) {
         return Err(Reason::InvalidSource);
     }
-    read_quote::<F>(ctx, packet, &mut reply.key)?;
+    read_quote::<F>(ctx, packet, &mut entry.key)?;
     let epoch = maps::state().map_or(0, |state| state.epoch);
     // An error goes to the one who sent what it quotes.
-    if reply.key.dst != packet.key.dst
-        || !flow::peek::<F>(&reply.key, path, maps::now())
+    // SAFETY: places in the map.
+    if !unsafe { words::same(&raw const entry.key.dst, &raw const packet.key.dst) }
+        || !flow::peek::<F>(&entry.key, path, maps::now())
         || path.epoch != epoch
     {
         return Err(Reason::IcmpUnrelated);
     }
     if path.flags & flags::REWRITE != 0 {
-        translate::<F>(ctx, packet, &reply.key, path)?;
+        translate::<F>(ctx, packet, &entry.key, path)?;
         // That was all there is to rewrite.
         path.flags &= !flags::REWRITE;
     }

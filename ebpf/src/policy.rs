@@ -31,7 +31,7 @@ pub enum Direction {
 pub fn judge<F: Family>(
     pod: &Endpoint,
     direction: Direction,
-    peer: F::Addr,
+    peer: &F::Addr,
     protocol: Protocol,
     port: u16,
     rule: &mut u32,

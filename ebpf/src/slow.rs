@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, parse, report,
+    flow, fragment, icmp_error, parse, report, words,
     work::Work,
 };
 
@@ -45,10 +45,7 @@ fn answer(result: Result<(), Reason>) -> u32 {
 /// the verifier does not look, and wants every other number handled too.
 #[inline(always)]
 pub fn hear(answer: u32) -> u32 {
-    let mut answer = u64::from(answer);
-    // SAFETY: no instruction. The register is the one that functions answer in.
-    unsafe { asm!("", inout("r0") answer, options(pure, nomem, nostack)) };
-    answer as u32
+    words::opaque(u64::from(answer)) as u32
 }
 
 /// The end of a stage: what comes after reads its results from memory.
@@ -63,7 +60,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -84,6 +81,16 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
             run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hook, work))
+        }
+
+        /// [`flow::insert`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $insert() -> u32 {
+            run::<$family>(|work| {
+                flow::insert::<$family>(work);
+                GO_ON
+            })
         }
 
         /// [`flow::keep_alive`].
@@ -124,8 +131,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6);
 
 /// [`report::unparsed`].
 #[unsafe(no_mangle)]

@@ -14,8 +14,7 @@ use weir_common::{
 
 use crate::{
     ctx::{Aligned, AlignedAfterWord, Ctx},
-    maps, neighbour,
-    parse::{self, Packet},
+    maps, parse,
     slow,
     work::{Refused, Work},
 };
@@ -41,7 +40,7 @@ pub trait Family: Sized {
     /// Parses the headers after Ethernet.
     fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
-    fn check_neighbour(ctx: &Ctx, packet: &Packet<Self::Addr>) -> Result<(), Reason>;
+    fn check_neighbour(ctx: &Ctx) -> Result<(), Refused>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
     /// [`crate::flow::insert`], see [`crate::slow`].
@@ -209,8 +208,8 @@ impl Family for Inet {
 
     /// IPv4 has ARP instead.
     #[inline(always)]
-    fn check_neighbour(_: &Ctx, _: &Packet<V4>) -> Result<(), Reason> {
-        Err(Reason::InvalidNeighbour)
+    fn check_neighbour(_: &Ctx) -> Result<(), Refused> {
+        Err(Reason::InvalidNeighbour.into())
     }
 
     #[inline(always)]
@@ -242,8 +241,8 @@ impl Family for Inet6 {
     }
 
     #[inline(always)]
-    fn check_neighbour(ctx: &Ctx, packet: &Packet<V6>) -> Result<(), Reason> {
-        neighbour::check_discovery(ctx, packet)
+    fn check_neighbour(ctx: &Ctx) -> Result<(), Refused> {
+        slow::heed(slow::discovery_v6(ctx.as_ptr()))
     }
 
     #[inline(always)]

@@ -13,8 +13,8 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, parse, report, words,
-    work::Work,
+    flow, fragment, icmp_error, neighbour, parse, report, words,
+    work::{Refused, Work},
 };
 
 /// Answer of a stage: the packet may go on; where there is a way to be found, it is in [`Work::path`].
@@ -46,6 +46,15 @@ fn answer(result: Result<(), Reason>) -> u32 {
 #[inline(always)]
 pub fn hear(answer: u32) -> u32 {
     words::opaque(u64::from(answer)) as u32
+}
+
+/// [`hear`] for a stage that only refuses.
+#[inline(always)]
+pub fn heed(answer: u32) -> Result<(), Refused> {
+    match hear(answer) {
+        GO_ON => Ok(()),
+        reason => Err(Refused(reason)),
+    }
 }
 
 /// The end of a stage: what comes after reads its results from memory.
@@ -140,6 +149,20 @@ stages!(Inet6: choose_v6 judge_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 
 pub extern "C" fn unparsed(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
     report::unparsed(&Ctx::new(skb), hook, reason);
     GO_ON
+}
+
+/// [`neighbour::check_arp`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn arp(skb: *mut __sk_buff) -> u32 {
+    answer(neighbour::check_arp(&Ctx::new(skb)))
+}
+
+/// [`neighbour::check_discovery`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn discovery_v6(skb: *mut __sk_buff) -> u32 {
+    run::<Inet6>(|work| answer(neighbour::check_discovery(&Ctx::new(skb), &work.packet)))
 }
 
 /// [`parse::ipv4::check_options`].

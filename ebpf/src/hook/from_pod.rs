@@ -8,7 +8,7 @@ use crate::{
     ctx::Ctx,
     deliver::{self, Outcome},
     family::Family,
-    neighbour,
+    slow,
     work::{Refused, Work},
 };
 
@@ -26,13 +26,13 @@ impl Stage for FromPod {
 
     #[inline(always)]
     fn arp(ctx: &Ctx) -> Result<Outcome, Refused> {
-        neighbour::check_arp(ctx)?;
+        slow::heed(slow::arp(ctx.as_ptr()))?;
         Ok(Outcome::PASS)
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
-        F::check_neighbour(ctx, &work.packet)?;
+    fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
+        F::check_neighbour(ctx)?;
         Ok(Outcome::PASS)
     }
 

@@ -29,7 +29,7 @@ impl Stage for FromUplink {
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 

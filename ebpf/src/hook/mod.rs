@@ -33,7 +33,7 @@ pub trait Stage {
     /// Judges an ARP message.
     fn arp(ctx: &Ctx) -> Result<Outcome, Refused>;
     /// Judges a neighbour discovery message.
-    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
+    fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused>;
     /// Sends a packet on its way, which is in `work`.
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
 }
@@ -88,10 +88,7 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
         work.packet.key.scope = ctx.ifindex();
     }
     if work.packet.piece.is_fragment {
-        let answer = slow::hear(F::resolve_fragment());
-        if answer != slow::GO_ON {
-            return Err(Refused(answer));
-        }
+        slow::heed(F::resolve_fragment())?;
     }
     Ok(())
 }
@@ -99,7 +96,7 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
 #[inline(always)]
 fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Outcome, Refused> {
     match work.packet.kind {
-        Kind::Neighbour => return S::neighbour::<F>(ctx, work),
+        Kind::Neighbour => return S::neighbour::<F>(ctx),
         Kind::IcmpError => {
             match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
                 slow::GO_ON => {}

@@ -34,7 +34,7 @@ impl Stage for ToPod {
 
     /// Neighbour discovery does not cross routers: this comes from the node.
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 

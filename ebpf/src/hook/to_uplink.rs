@@ -36,7 +36,7 @@ impl Stage for ToUplink {
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 

@@ -40,10 +40,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
         return Err(Reason::InvalidPacket.into());
     }
     if header_len > size_of::<Ipv4>() as u32 {
-        let answer = slow::hear(slow::options_v4(ctx.as_ptr(), header_len));
-        if answer != slow::GO_ON {
-            return Err(Refused(answer));
-        }
+        slow::heed(slow::options_v4(ctx.as_ptr(), header_len))?;
     }
     let ip = ctx.header::<Ipv4>(IP_OFFSET)?;
     let available = ctx.len().wrapping_sub(IP_OFFSET);

@@ -58,10 +58,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     packet.piece.start = 0;
     packet.piece.is_fragment = false;
     if !is_transport(packet.protocol()) {
-        let answer = slow::hear(slow::extensions_v6(ctx.as_ptr(), end));
-        if answer != slow::GO_ON {
-            return Err(Refused(answer));
-        }
+        slow::heed(slow::extensions_v6(ctx.as_ptr(), end))?;
     }
     let packet = &mut work.packet;
     if packet.l4 > end {

@@ -106,9 +106,10 @@ fn lifetime<A>(entry_state: u8, key: &FlowKey<A>) -> u32 {
     state::timeout(entry_state, key.protocol == u32::from(protocol::TCP)) * maps::HZ.load()
 }
 
-/// Finds the live entry of a packet, marks it used, and copies its way to `path`.
+/// Finds the live entry of the packet in `work`, marks it used, and copies its way there.
 #[inline(always)]
-pub fn lookup<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {
+pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
+    let Work { packet, path, .. } = work;
     let hash = packet.key.hash();
     let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);

@@ -93,9 +93,9 @@ fn tagged<A>(set: *mut FlowSet<A>, hash: u64) -> u64 {
     let mut found = 0;
     for way in 0..WAYS {
         let tag = load_tag(set, way);
-        if tag & !(TAG_VERSION | TAG_WAY) == tag_of(hash) {
-            found = tag;
-        }
+        let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
+        // All ones when there is none: without a branch, for the processor's sake and the verifier's.
+        found |= tag & (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned();
     }
     found
 }

@@ -21,7 +21,7 @@ pub fn expires<A>(packet: &Packet<A>, path: &Path<A>) -> bool {
     packet.ttl <= 1 && path.flags & flags::TO_PEER != 0
 }
 
-/// Rewrites a packet where its flow's entry says so.
+/// Rewrites a packet where its way says so.
 ///
 /// # Errors
 /// When it cannot be rewritten.
@@ -33,20 +33,15 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::
     Ok(())
 }
 
-/// Hands a packet over as its flow's entry says: straight into a local pod, or on through the stack.
+/// Hands a packet over as its way says: straight into a local pod, or on through the stack.
 ///
 /// # Errors
 /// When its headers cannot be written.
 #[inline(always)]
-pub fn hand_over<F: Family>(
-    ctx: &Ctx,
-    packet: &Packet<F::Addr>,
-    path: &Path<F::Addr>,
-) -> Result<Outcome, Reason> {
+pub fn hand_over<F: Family>(ctx: &Ctx, path: &Path<F::Addr>) -> Result<Outcome, Reason> {
     if path.flags & flags::TO_PEER == 0 {
         return Ok(Outcome::PASS);
     }
-    rewrite::address_frame(ctx, path.mac)?;
-    rewrite::decrement_hops::<F>(ctx, packet.ttl)?;
+    rewrite::route::<F>(ctx, &path.mac)?;
     Ok(Outcome(ctx.redirect_peer(path.ifindex)))
 }

@@ -19,7 +19,7 @@ use weir_common::{
     state::State,
 };
 
-use crate::work::{Cursor, Work};
+use crate::work::Work;
 
 /// Sets of the IPv4 flow table, minus one.
 #[unsafe(no_mangle)]
@@ -35,9 +35,6 @@ pub static HZ: Global<u32> = Global::new(1000);
 pub static WORK_V4: PerCpuArray<Work<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static WORK_V6: PerCpuArray<Work<V6>> = PerCpuArray::with_max_entries(1, 0);
-
-#[map]
-pub static CURSOR: PerCpuArray<Cursor<u32>> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static STATE: Array<State> = Array::with_max_entries(1, 0);

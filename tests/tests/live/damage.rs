@@ -71,6 +71,8 @@ fn an_interface_that_goes_down_and_up_stays_enforced() {
         live.command("node-1", "ip", &["link", "set", &interface, "down"]);
         live.command("node-1", "ip", &["link", "set", &interface, "mtu", "1400"]);
         live.command("node-1", "ip", &["link", "set", &interface, "up"]);
+        // The kernel forgets IPv6 addresses of a link that is down.
+        live.command("node-1", "ip", &["address", "replace", "fe80::1/64", "dev", &interface, "nodad"]);
         weir_tests::live::network::route_to(&live.plan, live.pod("server")).unwrap();
         assert_eq!(live.reaches("denied", &["server"]), [""; 0]);
         assert_eq!(live.reaches("client", &["server", "far"]), ["server", "far"]);

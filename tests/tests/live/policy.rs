@@ -103,7 +103,9 @@ fn swapping_policies_under_load_never_shows_a_state_between_them() {
         always.iter_mut().for_each(|sender| sender.finish_whole(&server));
         never.iter_mut().for_each(|sender| sender.finish_empty(&server));
         for (senders, spans) in either.iter_mut().zip(&spans) {
-            senders.iter_mut().for_each(|sender| drop(sender.finish()));
+            for sender in senders.iter_mut() {
+                sender.finish();
+            }
             let arrived = server.from(&senders[0]);
             for &(allowed, from, to) in spans {
                 let wrong: Vec<_> =

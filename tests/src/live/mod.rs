@@ -132,19 +132,24 @@ impl Live {
     /// Opens a connection, or sends a datagram, from a pod or a node to a server that gives its name.
     pub fn probe(&self, from: &str, protocol: Protocol, to: SocketAddr) -> Outcome {
         let worker = &self.workers[self.netns(from)];
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(worker.probe(protocol, to))
+        block_on(worker.probe(protocol, to))
     }
 
     /// Which of these pods answer `from` on their own ports, over TCP and UDP and both families; the answer must not
     /// depend on any of these.
     pub fn reaches(&self, from: &str, to: &[&str]) -> Vec<String> {
+        let worker = &self.workers[self.netns(from)];
         let answers = |pod: &&str| {
-            let outcomes: Vec<_> = [(Protocol::Tcp, manifests::TCP), (Protocol::Udp, manifests::UDP)]
-                .into_iter()
-                .flat_map(|(protocol, port)| self.at(pod, port).map(|to| (protocol, to)))
-                .map(|(protocol, to)| self.probe(from, protocol, to))
-                .collect();
+            let ([tcp, tcp6], [udp, udp6]) = (self.at(pod, manifests::TCP), self.at(pod, manifests::UDP));
+            let outcomes: [Outcome; 4] = block_on(async {
+                tokio::join!(
+                    worker.probe(Protocol::Tcp, tcp),
+                    worker.probe(Protocol::Tcp, tcp6),
+                    worker.probe(Protocol::Udp, udp),
+                    worker.probe(Protocol::Udp, udp6),
+                )
+            })
+            .into();
             let yes = Outcome::Answer(format!("{}/{pod}", manifests::NAMESPACE));
             match &outcomes[0] {
                 first if outcomes.iter().any(|other| other != first) => {
@@ -219,6 +224,10 @@ pub fn delete(text: &str) -> Answer {
 /// The name of a pod of [`manifests::NAMESPACE`].
 pub fn name(pod: &str) -> Name {
     Name { namespace: manifests::NAMESPACE.to_owned(), name: pod.to_owned() }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
 fn cluster(path: &Path) -> Cluster {

@@ -82,11 +82,9 @@ impl Sender {
 
     /// Starts sending with a pause between datagrams. What cannot leave, for there is no way or no link, is not sent.
     pub fn with_pace(netns: &str, target: SocketAddr, pause: Duration) -> Self {
-        static SENDERS: AtomicU64 = AtomicU64::new(0);
-        let id = SENDERS.fetch_add(1, Ordering::Relaxed);
+        let Self { id, state, .. } = Self::new();
         let socket = udp(netns, unspecified(target));
         let answers = socket.try_clone().unwrap();
-        let state = Arc::new(State::default());
         let (sending, reading) = (state.clone(), state.clone());
         let sender = Background::start(move |stop| {
             while !stop.load(Ordering::Relaxed) {
@@ -106,6 +104,12 @@ impl Sender {
             }
         });
         Self { id, state, threads: vec![sender, reader] }
+    }
+
+    fn new() -> Self {
+        static SENDERS: AtomicU64 = AtomicU64::new(0);
+        let id = SENDERS.fetch_add(1, Ordering::Relaxed);
+        Self { id, state: Arc::default(), threads: Vec::new() }
     }
 
     /// The number of the last datagram that was sent.
@@ -158,6 +162,17 @@ impl Sender {
         let leaked = sink.from(self);
         assert!(leaked.is_empty(), "of {sent}, {} arrived: {leaked:?}", leaked.len());
     }
+}
+
+/// Sends a datagram from each of so many sockets.
+pub fn spray(netns: &str, target: SocketAddr, sockets: u64) -> Sender {
+    let sender = Sender::new();
+    for number in 1..=sockets {
+        udp(netns, unspecified(target)).send_to(&payload(sender.id, number), target).unwrap();
+    }
+    sender.state.sent.store(sockets, Ordering::SeqCst);
+    thread::sleep(FLIGHT);
+    sender
 }
 
 /// Answers every byte on a TCP port, over both families.

@@ -58,10 +58,10 @@ fn nothing_leaks_at_the_birth_of_a_pod() {
         let cluster = [manifests::cluster(), policies("newborn")].concat();
         let live = Live::start(&cluster);
         let server = [ALLOWED, DENIED].map(|port| Sink::open(live.netns("server"), port));
-        for birth in 0..50 {
+        for birth in 0..40 {
             let host = 100 + birth;
             let pod = newborn(&live.plan, "newborn", host);
-            let pace = Duration::from_micros(50);
+            let pace = Duration::from_micros(200);
             let send = |from: &str, target| Sender::with_pace(from, target, pace);
             let sink = Sink::open(&pod.netns, ALLOWED);
             let own = (pod.addresses[usize::from(birth % 2)], ALLOWED).into();
@@ -91,15 +91,14 @@ fn nothing_leaks_at_the_birth_of_a_pod() {
             wait_until("the newborn hears", || !in_allowed.answered().is_empty());
 
             delete(&manifest).done();
+            let interface = pod.interface.as_deref().unwrap();
+            netns::ip(Some(live.netns("node-1")), &[format!("link delete {interface}")]).unwrap();
             netns::remove(&pod.netns).unwrap();
             for sender in [&mut out_denied, &mut out_allowed, &mut in_denied, &mut in_allowed] {
                 sender.finish();
             }
             assert_eq!(server[1].from(&out_denied).len(), 0, "birth {birth}: leaked out");
             assert_eq!(sink.from(&in_denied).len(), 0, "birth {birth}: leaked in");
-            drop((sink, out_denied, out_allowed));
-            netns::ip(Some(live.netns("node-1")), &[format!("link delete {}", pod.interface.unwrap())])
-                .unwrap();
         }
     });
 }

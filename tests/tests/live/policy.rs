@@ -88,7 +88,7 @@ fn swapping_policies_under_load_never_shows_a_state_between_them() {
         let mut either = ["client", "far"].map(start);
         // The numbers between which a sender was in the version in force, and out of it.
         let mut spans: [Vec<(bool, u64, u64)>; 2] = Default::default();
-        for swap in 0..300 {
+        for swap in 0..200 {
             let version = swap % 2;
             apply(&versions[version]).done();
             let from = either.each_ref().map(|senders| senders[0].sent());

@@ -84,7 +84,7 @@ fn render(status: &Status, style: Style) -> String {
         let _ = writeln!(
             text,
             "  {}",
-            style.red(&format!("programs taken off an interface and attached again: {times}"))
+            style.red(format!("programs taken off an interface and attached again: {times}"))
         );
     }
     for table in [forwarded(status), drops(status), maps(status), programs(status)] {

@@ -3,16 +3,16 @@
 mod agents;
 mod matrix;
 mod model;
-mod netns;
-mod network;
-mod plan;
+pub mod netns;
+pub mod network;
+pub mod plan;
 mod probe;
 mod record;
 mod spread;
 pub(crate) mod style;
 #[cfg(test)]
 mod tests;
-mod worker;
+pub mod worker;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 

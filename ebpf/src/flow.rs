@@ -192,13 +192,7 @@ fn read_times<A>(entry: *mut FlowEntry<A>) -> Times {
 
 /// Whether an entry is of `key` and has not timed out.
 #[inline(always)]
-fn is_live<A: Addr>(
-    entry: *mut FlowEntry<A>,
-    key: &FlowKey<A>,
-    state: u8,
-    times: Times,
-    now: u32,
-) -> bool {
+fn is_live<A: Addr>(entry: *mut FlowEntry<A>, key: &FlowKey<A>, state: u8, times: Times, now: u32) -> bool {
     // SAFETY: in bounds as in `entry`.
     let is_same = unsafe { words::same(addr_of!((*entry).key), key) };
     is_same && elapsed(now, times.seen) <= lifetime(state, key)

@@ -87,15 +87,22 @@ fn way_of(tag: u64) -> usize {
     (tag & TAG_WAY) as usize
 }
 
+/// All ones when a tag may be of a key with this hash, else 0: a number to mask by and no branch, which the
+/// processor would guess wrong and the verifier would walk both ways of.
+#[inline(always)]
+fn matches(tag: u64, hash: u64) -> u64 {
+    let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
+    (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned()
+}
+
 /// The tag in `set` of an entry that may be of a key with this hash; 0 when there is none.
 #[inline(always)]
 fn tagged<A>(set: *mut FlowSet<A>, hash: u64) -> u64 {
     let mut found = 0;
     for way in 0..WAYS {
         let tag = load_tag(set, way);
-        let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
-        // All ones when there is none: without a branch, for the processor's sake and the verifier's.
-        found |= tag & (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned();
+        // The last one, should two writers have made two of a key.
+        found ^= (found ^ tag) & matches(tag, hash);
     }
     found
 }

@@ -139,6 +139,8 @@ pub mod flags {
     pub const ANSWERED: u16 = 1 << 3;
     /// The one who opened the flow is this node itself.
     pub const FROM_NODE: u16 = 1 << 4;
+    /// It leaves the cluster by the uplink, under the node's address.
+    pub const MASQUERADED: u16 = 1 << 5;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

@@ -114,7 +114,10 @@ impl Ctx {
     /// # Errors
     /// As [`header`](Self::header).
     #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "the packet is behind the context, and one stage has it at a time")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the packet is behind the context, and one stage has it at a time"
+    )]
     pub fn header_mut<T: Copy>(&self, offset: u32) -> Result<&mut T, Reason> {
         match self.at::<T>(offset) {
             // SAFETY: as in `header`; nobody else has the packet.

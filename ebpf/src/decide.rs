@@ -15,7 +15,7 @@ use crate::{
     ctx::Ctx,
     family::Family,
     flow::{Path, Rules},
-    maps,
+    maps, masquerade,
     parse::{Kind, Packet},
     policy::{self, Direction},
     report, service,
@@ -99,6 +99,13 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
+    if work.is_new != 0 && work.path.flags & flags::MASQUERADED != 0 {
+        let answer = F::allot();
+        if answer != GO_ON {
+            return answer;
+        }
+        slow::settle();
+    }
     let Work { packet, path, entry, client, server, is_new, rules, .. } = work;
     let key = &packet.key;
     path.epoch = state.epoch;
@@ -116,6 +123,9 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
     lead(path, if path.flags & flags::REPLY != 0 { client } else { server });
+    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED {
+        path.ifindex = state.uplink;
+    }
     // SAFETY: places in the map.
     unsafe {
         words::copy(&raw mut entry.key, key);
@@ -203,7 +213,11 @@ fn open<F: Family>(
         }
         path.flags |= flags::FROM_NODE;
     }
-    destination::<F>(state, packet, path)
+    let answer = destination::<F>(state, packet, path);
+    if hook == Hook::FromPod as u32 && masquerade::concerns::<F>(state, path) {
+        path.flags |= flags::MASQUERADED;
+    }
+    answer
 }
 
 /// A packet that comes to a pod from elsewhere has no address of this node, nor of a pod of it.

@@ -14,8 +14,7 @@ use weir_common::{
 
 use crate::{
     ctx::{Aligned, AlignedAfterWord, Ctx},
-    maps, parse,
-    slow,
+    maps, parse, slow,
     work::{Refused, Work},
 };
 
@@ -45,6 +44,10 @@ pub trait Family: Sized {
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
     /// [`crate::flow::insert`], see [`crate::slow`].
     fn insert();
+    /// [`crate::masquerade::allot`], see [`crate::slow`].
+    fn allot() -> u32;
+    /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
+    fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
     fn keep_alive();
     /// [`crate::fragment::resolve`], see [`crate::slow`].
@@ -64,6 +67,8 @@ pub trait Family: Sized {
     fn endpoints() -> &'static HashMap<Self::Addr, Endpoint>;
     /// Map of identities.
     fn identities() -> &'static LpmTrie<Self::Addr, Identity>;
+    /// Map of the cluster's own addresses.
+    fn inside() -> &'static LpmTrie<Self::Addr, u32>;
     /// Map of frontends.
     fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
     /// Rings of backends.
@@ -95,6 +100,13 @@ pub trait Family: Sized {
         }
     }
 
+    /// Whether `addr` is one of the cluster's own.
+    #[inline(always)]
+    fn is_inside(addr: &Self::Addr) -> bool {
+        let key = AlignedAfterWord::new(Key::new(Self::BITS, *addr));
+        Self::inside().get(&key.1).is_some()
+    }
+
     /// The service on a frontend.
     #[inline(always)]
     fn frontend(key: FrontendKey<Self::Addr>) -> Option<&'static Service> {
@@ -119,7 +131,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -135,6 +147,14 @@ macro_rules! family_maps {
         #[inline(always)]
         fn insert() {
             slow::$insert();
+        }
+        #[inline(always)]
+        fn allot() -> u32 {
+            slow::hear(slow::$allot())
+        }
+        #[inline(always)]
+        fn has_entry() -> bool {
+            slow::hear(slow::$peek()) == slow::GO_ON
         }
         #[inline(always)]
         fn keep_alive() {
@@ -163,6 +183,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn identities() -> &'static LpmTrie<Self::Addr, Identity> {
             &maps::$identities
+        }
+        #[inline(always)]
+        fn inside() -> &'static LpmTrie<Self::Addr, u32> {
+            &maps::$inside
         }
         #[inline(always)]
         fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service> {
@@ -222,7 +246,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -255,5 +279,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

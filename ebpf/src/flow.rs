@@ -21,7 +21,13 @@ use weir_common::{
     header::{protocol, tcp_flags},
 };
 
-use crate::{family::Family, maps, parse::Packet, words, work::{Best, Entry, Work}};
+use crate::{
+    family::Family,
+    maps,
+    parse::Packet,
+    words,
+    work::{Best, Entry, Work},
+};
 
 /// How often, in seconds, the other direction's entry is kept alive by this one.
 const SYNC_SECONDS: u32 = 5;

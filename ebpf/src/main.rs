@@ -26,6 +26,7 @@ mod fragment;
 mod hook;
 mod icmp_error;
 mod maps;
+mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;

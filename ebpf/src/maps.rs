@@ -48,6 +48,13 @@ pub static ENDPOINTS_V6: HashMap<V6, Endpoint> = HashMap::with_max_entries(1024,
 pub static IDENTITIES_V4: LpmTrie<V4, Identity> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 pub static IDENTITIES_V6: LpmTrie<V6, Identity> = LpmTrie::with_max_entries(65536, 0);
+/// The cluster's own addresses: what pods send there is not masqueraded.
+#[map]
+pub static INSIDE_V4: LpmTrie<V4, u32> = LpmTrie::with_max_entries(65536, 0);
+/// The same for IPv6.
+#[map]
+pub static INSIDE_V6: LpmTrie<V6, u32> = LpmTrie::with_max_entries(65536, 0);
+
 #[map]
 pub static RULE_SETS: Array<RuleSet> = Array::with_max_entries(1024, 0);
 #[map]

@@ -52,11 +52,7 @@ pub fn unparsed(ctx: &Ctx, hook: u32, reason: u32) {
 pub fn dropped<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &Work<F::Addr>) {
     debug!(
         &Log(ctx),
-        "hook {} drops a packet: reason {} rules {} {}",
-        hook,
-        reason,
-        work.rules.egress,
-        work.rules.ingress
+        "hook {} drops a packet: reason {} rules {} {}", hook, reason, work.rules.egress, work.rules.ingress
     );
     emit(ctx, events::DROPS, |event| {
         describe::<F>(event, &work.packet);

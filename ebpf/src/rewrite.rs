@@ -5,7 +5,7 @@ use weir_common::{
     addr::Be16,
     checksum::Change,
     flow::Tuple,
-    header::{Eth, IpHeader},
+    header::{Eth, Icmp, IpHeader},
     reason::Reason,
 };
 
@@ -80,20 +80,25 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
     let ports_change = key.sport != to.sport || key.dport != to.dport;
     let is_udp = packet.kind == Kind::Udp;
     if ports_change {
-        // An echo's identifier is not rewritten: nothing maps several senders to one address. SCTP's CRC
-        // covers its ports and would have to be made anew over all of the packet.
-        if !is_udp && packet.kind != Kind::Tcp {
-            return Err(Reason::RewriteFailed);
+        match packet.kind {
+            Kind::Tcp | Kind::Udp => {
+                *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
+            }
+            // SCTP's CRC covers its ports and would have to be made anew over all of the packet.
+            Kind::Sctp => return Err(Reason::RewriteFailed),
+            // The identifier: one port is it, the other is 0 before and after.
+            _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
-        *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
     }
-    if !covers_addresses::<F>(packet.kind) {
+    if packet.kind == Kind::Sctp {
         return Ok(());
     }
     let check = packet.l4 + check_offset(packet.kind);
     // A UDP checksum of zero means none, and stays.
     let flags = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-    ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
+    if covers_addresses::<F>(packet.kind) {
+        ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
+    }
     if ports_change {
         let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
         ctx.replace_l4_check(check, ports.folded32(), flags)?;

@@ -97,13 +97,11 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
 fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Outcome, Refused> {
     match work.packet.kind {
         Kind::Neighbour => return S::neighbour::<F>(ctx),
-        Kind::IcmpError => {
-            match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
-                slow::GO_ON => {}
-                _ if !S::STRICT => return Ok(Outcome::PASS),
-                reason => return Err(Refused(reason)),
-            }
-        }
+        Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
+            slow::GO_ON => {}
+            _ if !S::STRICT => return Ok(Outcome::PASS),
+            reason => return Err(Refused(reason)),
+        },
         Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {
             if !find_way::<S, F>(ctx, work)? {
                 return Ok(Outcome::PASS);

@@ -59,7 +59,10 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
             let udp = ctx.header::<Udp>(packet.l4)?;
             let len = u32::from(udp.len.get());
             // The length is of the whole datagram, so that only a whole one can be compared.
-            if !packet.piece.is_fragment && ctx.gso_size() == 0 && (len < size_of::<Udp>() as u32 || len > data_len) {
+            if !packet.piece.is_fragment
+                && ctx.gso_size() == 0
+                && (len < size_of::<Udp>() as u32 || len > data_len)
+            {
                 return Err(Reason::InvalidPacket);
             }
             ports(packet, udp.sport, udp.dport);

@@ -4,7 +4,7 @@
 ///
 /// # Safety
 /// Every byte of the type must be initialised whatever its value is (no padding), and every pattern of
-/// bytes must be a valid value. [`plain!`](crate::plain) checks the size against the sum that the
+/// bytes must be a valid value. [`plain!`](crate::plain!) checks the size against the sum that the
 /// author names, which is how padding shows.
 pub unsafe trait Plain: Copy + 'static {}
 

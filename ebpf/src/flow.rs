@@ -21,7 +21,13 @@ use weir_common::{
     header::{protocol, tcp_flags},
 };
 
-use crate::{family::Family, maps, parse::Packet, work::Best};
+use crate::{
+    family::Family,
+    maps,
+    parse::Packet,
+    words,
+    work::{Best, Entry, Work},
+};
 
 /// How often, in seconds, the other direction's entry is kept alive by this one.
 const SYNC_SECONDS: u32 = 5;
@@ -153,10 +159,10 @@ fn entry<A>(set: *mut FlowSet<A>, tag: u64) -> *mut FlowEntry<A> {
 fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
     // SAFETY: in bounds as in `entry`.
     unsafe {
-        path.to = addr_of!((*entry).to).read_volatile();
+        words::copy(&raw mut path.to, addr_of!((*entry).to));
         path.ifindex = addr_of!((*entry).ifindex).read_volatile();
         path.epoch = addr_of!((*entry).epoch).read_volatile();
-        path.mac = addr_of!((*entry).mac).read_volatile();
+        words::copy(&raw mut path.mac, addr_of!((*entry).mac));
         path.flags = addr_of!((*entry).flags).read_volatile();
         path.state = addr_of!((*entry).state).read_volatile();
     }
@@ -166,8 +172,13 @@ fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
 #[inline(always)]
 fn check<A: Addr>(entry: *mut FlowEntry<A>, key: &FlowKey<A>, state: u8, now: u32) -> (bool, u16) {
     // SAFETY: in bounds as in `entry`.
-    let (is_same, seen, synced) =
-        unsafe { ((*entry).key == *key, addr_of!((*entry).seen).read_volatile(), (*entry).synced) };
+    let (is_same, seen, synced) = unsafe {
+        (
+            words::same(addr_of!((*entry).key), key),
+            addr_of!((*entry).seen).read_volatile(),
+            addr_of!((*entry).synced).read_volatile(),
+        )
+    };
     (is_same && elapsed(now, seen) <= lifetime(state, key), synced)
 }
 
@@ -242,17 +253,13 @@ pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u3
     is_live && load_tag(set, way_of(tag)) == tag
 }
 
-/// Writes an entry: over the one of the same key, into a free way, or over the entry of the set that is
+/// Writes the entry that is in `work`: over the one of the same key, into a free way, or over the entry of the set that is
 /// least worth keeping. When another CPU is at work on the same way, that one wins, and this packet's
 /// successor tries again.
 #[inline(always)]
-pub fn insert<F: Family>(
-    key: &FlowKey<F::Addr>,
-    path: &Path<F::Addr>,
-    rules: &Rules,
-    now: u32,
-    best: &mut Best,
-) {
+pub fn insert<F: Family>(work: &mut Work<F::Addr>) {
+    let Work { entry: Entry { key, path }, rules, best, .. } = work;
+    let now = maps::now();
     let hash = key.hash();
     let Some(set) = set::<F>(hash) else { return };
     let old = victim(set, hash, now, best);
@@ -263,17 +270,17 @@ pub fn insert<F: Family>(
     let entry = entry(set, old);
     // SAFETY: in bounds; the way is ours until its tag is published.
     unsafe {
-        (*entry).key = *key;
+        words::copy(addr_of_mut!((*entry).key), key);
         (*entry).state = path.state;
         (*entry).reserved = 0;
         (*entry).flags = path.flags;
-        (*entry).to = path.to;
+        words::copy(addr_of_mut!((*entry).to), &raw const path.to);
         (*entry).ifindex = path.ifindex;
         (*entry).epoch = path.epoch;
         (*entry).seen = now;
         (*entry).egress_rule = rules.egress;
         (*entry).ingress_rule = rules.ingress;
-        (*entry).mac = path.mac;
+        words::copy(addr_of_mut!((*entry).mac), &raw const path.mac);
         (*entry).synced = sync_stamp(now);
     }
     let version = old.wrapping_add(TAG_CHANGE) & TAG_VERSION;
@@ -317,10 +324,4 @@ fn staleness<A>(entry: *mut FlowEntry<A>, now: u32) -> u64 {
         _ => 0,
     };
     (class << 32 | u64::from(elapsed(now, seen))) + 1
-}
-
-/// The tuple that a packet of `key` has before anything is rewritten.
-#[inline(always)]
-pub fn tuple_of<A: Copy>(key: &FlowKey<A>) -> Tuple<A> {
-    Tuple { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport }
 }

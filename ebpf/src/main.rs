@@ -5,10 +5,15 @@
 //! families run the same generic code, see [`family`].
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     missing_docs,
     reason = "the classifier macro does not carry documentation to the function it makes"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "the signature that the classifier macro wants")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key that is passed by value is copied to a stack slot of the compiler's alignment"
 )]
 #![expect(internal_features, reason = "compare-and-swap on map memory has no stable form for this target")]
 
@@ -21,6 +26,7 @@ mod fragment;
 mod hook;
 mod icmp_error;
 mod maps;
+mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;
@@ -28,6 +34,7 @@ mod report;
 mod rewrite;
 mod service;
 mod slow;
+mod words;
 mod work;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

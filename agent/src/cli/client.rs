@@ -43,7 +43,8 @@ pub(super) fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
         Ok(entries) => entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .filter(|path| path.join(SOCKET).exists())
+            // One that may not be looked at is one that says so when it is asked.
+            .filter(|path| path.join(SOCKET).try_exists().unwrap_or(true))
             .map(|path| Agent::in_directory(&path))
             .collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -107,18 +108,29 @@ impl Agent {
                 MAX_LINE >> 20
             )));
         }
-        let stream = UnixStream::connect(&self.socket).map_err(|error| self.unreachable(error))?;
-        stream.set_read_timeout(patience).map_err(|error| self.unreachable(error))?;
-        stream.set_write_timeout(Some(ANSWER)).map_err(|error| self.unreachable(error))?;
+        let stream = UnixStream::connect(&self.socket).map_err(|error| self.failed(&error))?;
+        stream.set_read_timeout(patience).map_err(|error| self.failed(&error))?;
+        stream.set_write_timeout(Some(ANSWER)).map_err(|error| self.failed(&error))?;
         // An agent that refuses a request early stops reading it; its answer says why.
         let sent = (&stream).write_all(&line);
         if let Err(error) = sent
             .as_ref()
             .or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(&()) } else { Err(error) })
         {
-            return Err(self.unreachable(error));
+            return Err(self.failed(error));
         }
         Ok(Answers { agent: self, reader: BufReader::new(stream) })
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Error::kernel(format!(
+                "{}: permission denied; ask as root, or as the agent's user",
+                self.socket.display()
+            )),
+            io::ErrorKind::WouldBlock => self.unreachable(format!("nothing came within {ANSWER:?}")),
+            _ => self.unreachable(error),
+        }
     }
 
     fn unreachable(&self, why: impl std::fmt::Display) -> Error {
@@ -148,7 +160,7 @@ impl Iterator for Answers<'_> {
                 Ok(response) => Ok(response),
                 Err(error) => Err(self.agent.unreachable(error)),
             }),
-            Err(error) => Some(Err(self.agent.unreachable(error))),
+            Err(error) => Some(Err(self.agent.failed(&error))),
         }
     }
 }

@@ -51,7 +51,8 @@ fn list(listing: &Listing) -> Value {
     // Agents may have one object each in another state; the same object is listed once.
     let mut items: Vec<&Value> = Vec::new();
     for row in &listing.rows {
-        if !items.contains(&&row.manifest) {
+        // What is only mentioned by others, as a namespace may be, has no manifest.
+        if !row.manifest.is_null() && !items.contains(&&row.manifest) {
             items.push(&row.manifest);
         }
     }

@@ -3,5 +3,6 @@
 mod build;
 mod model;
 mod objects;
+mod unenforced;
 
 pub use self::{model::*, objects::Objects};

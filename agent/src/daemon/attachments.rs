@@ -57,21 +57,16 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     fn attach_uplink(&mut self, uplink: Option<&str>, snapshot: &Snapshot) -> Result<(), Failure> {
-        let index = |name: &str| snapshot.links.get(name).copied();
-        let Some(uplink) = uplink.filter(|uplink| self.uplink.is_none() || self.uplink != index(uplink))
-        else {
+        let Some(uplink) = uplink else { return Ok(()) };
+        let former = self.enforcer.uplink();
+        if former.as_ref() == snapshot.links.get(uplink) {
             return Ok(());
-        };
-        self.enforcer
-            .attach_uplink(uplink)
-            .map_err(|error| self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")))?;
-        let before = std::mem::replace(&mut self.uplink, index(uplink));
-        // The node's traffic has moved to another interface; the old one is an ordinary one again.
-        if let Some(former) = before
-            && let Err(error) = self.enforcer.detach(former)
-        {
-            warn!(ifindex = former, %error, "cannot detach from the former uplink");
         }
+        // The node's traffic has moved to another interface; the former one is an ordinary one again.
+        let moved = former.map_or(Ok(()), |former| self.enforcer.detach(former));
+        moved
+            .and_then(|()| self.enforcer.attach_uplink(uplink))
+            .map_err(|error| self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")))?;
         Ok(())
     }
 

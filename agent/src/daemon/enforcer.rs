@@ -91,6 +91,9 @@ pub(super) trait Enforcer {
     /// Hangs the programs on the uplink.
     fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError>;
 
+    /// Number of the interface that is attached as the uplink.
+    fn uplink(&self) -> Option<u32>;
+
     /// Takes the programs off the interface with this number.
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError>;
 

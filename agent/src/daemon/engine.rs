@@ -59,8 +59,6 @@ pub(super) struct Engine<E, N> {
     /// The accepted state before the last change by a client, for [`crate::protocol::Request::Undo`].
     pub(super) previous: Option<Accepted>,
     pub(super) active: Option<Active>,
-    /// Number of the interface that is attached as the uplink.
-    pub(super) uplink: Option<u32>,
     /// Changes refused since the start.
     pub(super) refused: u64,
     /// Why the watched manifests are not in force.
@@ -110,7 +108,6 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             accepted: restored.unwrap_or_default(),
             previous: None,
             active: None,
-            uplink: None,
             refused: 0,
             last_error: None,
             state_error: None,
@@ -193,6 +190,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let objects = accepted.overlay.over(&accepted.files);
         let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
         cluster.skipped = accepted.skipped.clone();
+        let unenforced = objects.unenforced(&cluster);
+        if !unenforced.is_empty() {
+            return Err(self.refusal(&unenforced));
+        }
         let mut numbers = self.numbers.clone();
         let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
             .map_err(|error| self.unchanged(FailureKind::Input, error))?;

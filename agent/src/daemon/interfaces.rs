@@ -24,7 +24,7 @@ pub(super) struct Snapshot {
     pub links: BTreeMap<String, u32>,
     /// Interfaces that a /32 or /128 unicast route leads to, by the route's address.
     pub host_routes: BTreeMap<IpAddr, u32>,
-    /// Interfaces by the addresses they hold.
+    /// Interfaces by the addresses they hold, but for loopback ones.
     pub addresses: BTreeMap<IpAddr, u32>,
 }
 

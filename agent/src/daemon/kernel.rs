@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The programs, as `cargo xtask build` made them.
-static OBJECT: &[u8] = include_bytes!(env!("WEIR_EBPF_OBJECT"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
 
 /// The level of the `log` crate at which programs write everything they have to say.
 const DEBUG: kernel::LogLevel = 4;
@@ -43,7 +43,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
     }
     let options_of_kernel = kernel::Options {
         pins: options.bpffs.clone(),
-        sizes: Sizes::default(),
+        sizes: Sizes::default().for_memory(memory()),
         log_level: if options.program_log { DEBUG } else { 0 },
         attach_mode: match options.attach_mode {
             AttachMode::Auto => None,
@@ -68,6 +68,15 @@ pub fn remove_pins(pins: &Path) -> Result<Vec<String>, EnforceError> {
         return Ok(attached.into_iter().filter_map(name).collect());
     }
     Err(EnforceError::Refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+/// Bytes of memory of this machine; 0 where the kernel does not say.
+fn memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes =
+        total.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.parse().ok());
+    kilobytes.map_or(0, |kilobytes: u64| kilobytes * 1024)
 }
 
 /// The name of an interface, as long as it is there.
@@ -121,6 +130,14 @@ impl Enforcer for KernelEnforcer {
     fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError> {
         self.kernel()?.attach_uplink(interface)?;
         Ok(())
+    }
+
+    fn uplink(&self) -> Option<u32> {
+        let attached = self.kernel.as_ref()?.attached();
+        attached
+            .iter()
+            .find(|(_, program)| *program == kernel::Program::FromUplink)
+            .map(|(ifindex, _)| *ifindex)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {

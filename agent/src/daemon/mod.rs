@@ -1,6 +1,6 @@
 //! The agent: it owns the pins, watches manifests, enforces them, and answers on a socket.
 //!
-//! One thread runs the [`engine`](Engine) and makes every change, one after the other. Tasks beside it watch
+//! One thread runs the engine and makes every change, one after the other. Tasks beside it watch
 //! manifests and interfaces and talk to clients; none of them can hold it up.
 
 mod accepted;

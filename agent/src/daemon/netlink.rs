@@ -1,6 +1,7 @@
 //! This host's network over rtnetlink.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -12,7 +13,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
-        link::{LinkAttribute, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
@@ -69,7 +70,11 @@ impl Network for Netlink {
     fn snapshot(&mut self) -> io::Result<Snapshot> {
         self.runtime.block_on(async {
             let mut snapshot = Snapshot::default();
+            let mut loopbacks = BTreeSet::new();
             for link in all(self.handle.link().get().execute()).await? {
+                if link.header.flags.contains(LinkFlags::Loopback) {
+                    loopbacks.insert(link.header.index);
+                }
                 if let Some(name) = name(&link) {
                     snapshot.links.insert(name, link.header.index);
                 }
@@ -79,6 +84,10 @@ impl Network for Netlink {
                     AddressAttribute::Address(address) | AddressAttribute::Local(address) => Some(*address),
                     _ => None,
                 };
+                // A node address on the loopback interface does not say where the other nodes are.
+                if loopbacks.contains(&address.header.index) {
+                    continue;
+                }
                 let held = address.attributes.iter().filter_map(own);
                 snapshot.addresses.extend(held.map(|held| (held, address.header.index)));
             }

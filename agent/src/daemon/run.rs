@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     kernel::pins::of_node,
-    protocol::{Detach, Request, Response},
+    protocol::{Detach, Failure, FailureKind, Request, Response},
 };
 
 /// Events that a slow observer may be behind.
@@ -196,14 +196,17 @@ impl Inbox {
                 }
                 Message::Command(Command { request, answer, delivered }) => {
                     let all = matches!(request, Request::Detach(Detach::All));
-                    let response = engine.answer(request);
+                    let mut response = engine.answer(request);
                     let gone = all && matches!(response, Response::Detached(_));
+                    if gone && let Err(error) = engine.remove_state() {
+                        response = Response::Failed(Failure::new(FailureKind::Kernel, error));
+                    }
                     // The client may be gone.
                     drop(answer.send(response));
                     if gone {
                         info!("detached; ending");
                         drop(runtime.block_on(async { tokio::time::timeout(LAST_WORD, delivered).await }));
-                        return Ok(engine.remove_state()?);
+                        return Ok(());
                     }
                 }
             }

@@ -150,9 +150,11 @@ impl Kernel {
             }
         };
         self.counters.reset(&self.rules, &datapath.rules)?;
+        self.maps.add_inside(&datapath.inside)?;
         let result = commit(&mut layout, &plan, &mut self.maps);
         match &result {
             Ok(report) => {
+                self.maps.keep_inside(&datapath.inside)?;
                 self.rules.clone_from(&datapath.rules);
                 self.layout = report.left_over.is_none().then_some(layout);
             }

@@ -37,11 +37,13 @@ pub(super) fn stage(
         check(map, needed, *sizes.identities.get(family))?;
     }
 
+    // Without endpoints nobody reads either number, and there is nothing to stage.
+    let unread = image.endpoints.is_empty();
     let mut switch = false;
     let (mut make, mut settle, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for net in prefixes {
-        let old = longest_match(&active, net);
         let new = longest_match(desired, net);
+        let old = if unread { new } else { longest_match(&active, net) };
         switch |= old != new;
         let mut staged = Identity { slots: [new; 2] };
         staged.slots[slot as usize] = old;

@@ -4,7 +4,7 @@
 //!
 //! 1. What nothing refers to yet: vectors, port intervals, rules, rule sets, `PEERS` of new identities,
 //!    rings, members.
-//! 2. Identities, in the slot that no endpoint reads ([`identities`]).
+//! 2. Identities, in the slot that no endpoint reads (`identities.rs`).
 //! 3. Endpoints: one write each switches a pod to its new rule sets and to the new identities.
 //! 4. Frontends: one write each switches to the new rings. Members that left are removed.
 //! 5. When no packet is under way that has read what stood there before: the epoch, so that every live
@@ -28,6 +28,7 @@ mod recover;
 mod services;
 mod sizes;
 mod space;
+mod used;
 mod write;
 
 use std::{
@@ -40,7 +41,7 @@ use weir_common::{
     addr::{V4, V6},
     endpoint::Endpoint,
     policy::NO_POLICY,
-    state::State,
+    state::{State, flags},
 };
 
 pub use self::{
@@ -48,8 +49,8 @@ pub use self::{
     commit::{CommitError, CommitReport, commit},
     family::{Family, PerFamily},
     image::{Image, UNUSED},
-    policy::in_use,
     sizes::Sizes,
+    used::in_use,
     write::{Change, MapWriter, Member, Write},
 };
 use crate::datapath::Datapath;
@@ -222,6 +223,7 @@ fn state(image: &Image, desired: &Desired<'_>) -> State {
         node_v4: v4.unwrap_or_default(),
         node_v6: v6.unwrap_or_default(),
         uplink: desired.uplink,
+        flags: if desired.datapath.masquerade { flags::MASQUERADE } else { 0 },
     }
 }
 

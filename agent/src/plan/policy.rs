@@ -1,14 +1,10 @@
 //! Where rule sets go.
 //!
 //! A rule set that stands in the maps with the same content stays where it is; only the `PEERS` entries of
-//! identities that are new are added to it. Any other gets a new number and new runs. Bit vectors are
-//! shared: equal ones stand in `VECTORS` once.
+//! identities that are new are added to it. Any other gets a new number and new runs. Equal rule sets
+//! share a number, and equal bit vectors stand in `VECTORS` once.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    ops::Range,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_common::policy::{
     IDENTITY_WORLD, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
@@ -16,9 +12,10 @@ use weir_common::policy::{
 };
 
 use super::{
-    Change, Family, Image, Sizes, TooLarge, Write,
+    Change, Image, Sizes, TooLarge, Write,
     array::{Array, check},
     image::run,
+    used::Used,
 };
 use crate::{
     cluster::Action,
@@ -55,47 +52,11 @@ pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
     image.peers.keys().filter(|key| !live.contains(&key.rule_set)).copied().collect()
 }
 
-/// Elements in use, by map, of all maps that an image tells about.
-pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
-    let mut used = Used::default();
-    for number in image.live_rule_sets() {
-        if let Some(set) = image.rule_sets.get(number as usize) {
-            used.add(image, number, set);
-        }
-    }
-    let elements = |ranges: Vec<Range<u32>>| {
-        let distinct = Array::new("", u32::MAX, ranges);
-        distinct.needed()
-    };
-    let mut in_use = BTreeMap::from([
-        ("RULE_SETS", elements(used.rule_sets)),
-        ("RULES", elements(used.rules)),
-        ("PORTS", elements(used.ports)),
-        ("VECTORS", elements(used.vectors)),
-        ("PEERS", image.peers.len() as u64),
-    ]);
-    for (family, maps) in Family::ALL.into_iter().zip([
-        ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4"],
-        ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6"],
-    ]) {
-        let of = |address: IpAddr| Family::of(address) == family;
-        let services = || image.frontends.iter().filter(|(key, _)| of(key.address));
-        let rings = services().flat_map(|(_, service)| [service.internal, service.external]);
-        let rings = rings.map(|ring| ring.offset..ring.offset + ring.len).collect();
-        let counts = [
-            image.endpoints.keys().filter(|address| of(**address)).count() as u64,
-            image.identities.keys().filter(|net| of(net.addr())).count() as u64,
-            services().count() as u64,
-            elements(rings),
-            image.members.keys().filter(|(_, backend)| of(backend.address)).count() as u64,
-        ];
-        in_use.extend(maps.into_iter().zip(counts));
-    }
-    in_use
-}
-
 /// What two rule sets must share, besides their rules and peers, for one to stand for the other.
 type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS]);
+
+/// Which rules match, by identity, where that is not the default.
+type Peers = BTreeMap<IdentityId, Vec<u64>>;
 
 struct Placer<'a> {
     image: &'a Image,
@@ -103,6 +64,8 @@ struct Placer<'a> {
     identities: [BTreeSet<IdentityId>; 2],
     /// Live rule sets that no wanted one has claimed.
     unclaimed: BTreeMap<Base, Vec<u32>>,
+    /// The wanted rule sets so far: rules, peers and number by what else they share.
+    placed: BTreeMap<Base, Vec<(Vec<Rule>, Peers, u32)>>,
     vectors_at: BTreeMap<Vec<u64>, u32>,
     rule_sets: Array,
     rules: Array,
@@ -133,6 +96,7 @@ impl<'a> Placer<'a> {
             image,
             identities: [before.chain([IDENTITY_WORLD]).collect(), after.chain([IDENTITY_WORLD]).collect()],
             unclaimed,
+            placed: BTreeMap::new(),
             rule_sets: Array::new("RULE_SETS", sizes.rule_sets, used.rule_sets),
             rules: Array::new("RULES", sizes.rules, used.rules),
             ports: Array::new("PORTS", sizes.ports, used.ports),
@@ -157,39 +121,52 @@ impl<'a> Placer<'a> {
         for table in &set.ports {
             check("one rule set (port intervals of a protocol)", table.len(), 1 << MAX_PORT_STEPS)?;
         }
-        let rules = encode_rules(set, origins);
-        let number = match self.claim(set, &rules) {
-            Some(number) => number,
-            None => self.build(set, &rules),
-        };
         let words = words_of(set);
-        for (identity, bits) in &set.peers {
-            if self.identities[1].contains(identity) {
-                let vector = self.vector(padded(bits, words));
-                self.peers.insert(PeerKey { rule_set: number, identity: *identity }, vector);
+        let default = padded(&set.default_peers, words);
+        let listed = set.peers.iter().filter(|(identity, _)| self.identities[1].contains(identity));
+        let listed = listed.map(|(identity, bits)| (*identity, padded(bits, words)));
+        let peers: Peers = listed.filter(|(_, vector)| *vector != default).collect();
+        let rules = encode_rules(set, origins);
+        let base = base_of(set, &rules);
+        let same = self.placed.get(&base).into_iter().flatten();
+        let same =
+            same.filter(|(placed, of, _)| (placed, of) == (&rules, &peers)).map(|(.., number)| *number);
+        let number = match same.min() {
+            Some(number) => number,
+            None => {
+                let number = self.claim(&base, &rules, &peers).unwrap_or_else(|| self.build(set, &rules));
+                for (identity, vector) in &peers {
+                    let vector = self.vector(vector.clone());
+                    self.peers.insert(PeerKey { rule_set: number, identity: *identity }, vector);
+                }
+                self.placed.entry(base).or_default().push((rules, peers, number));
+                number
             }
-        }
+        };
         self.numbers.insert(id, number);
         Ok(())
     }
 
     /// A live rule set that says the same, also to packets that are judged by the old identities.
-    fn claim(&mut self, set: &datapath::RuleSet, rules: &[Rule]) -> Option<u32> {
+    fn claim(&mut self, base: &Base, rules: &[Rule], peers: &Peers) -> Option<u32> {
         let image = self.image;
         let [before, after] = &self.identities;
-        let candidates = self.unclaimed.get_mut(&base_of(set, rules))?;
+        let candidates = self.unclaimed.get_mut(base)?;
         let position = candidates.iter().position(|number| {
             let live = &image.rule_sets[*number as usize];
+            let default = image.vector(live.default_peers, live.words);
             let listed: BTreeMap<u32, u32> = image.peers_of(*number).collect();
-            let same_peers = listed.keys().chain(set.peers.keys()).all(|identity| {
-                let shared = before.contains(identity) && after.contains(identity);
-                let old = listed.get(identity).copied().unwrap_or(live.default_peers);
-                let new = set.peers.get(identity).unwrap_or(&set.default_peers);
-                !shared || image.vector(old, live.words) == padded(new, live.words)
+            let same_peers = listed.keys().chain(peers.keys()).all(|identity| {
+                // What readers of before cannot meet may differ if it is overwritten before the switch; what
+                // readers after it cannot meet may differ anyway.
+                let overwritten = !before.contains(identity) && peers.contains_key(identity);
+                let old = listed.get(identity).map_or(default, |vector| image.vector(*vector, live.words));
+                let new = peers.get(identity).map_or(default, Vec::as_slice);
+                overwritten || !after.contains(identity) || old == new
             });
             same_peers && run(&image.rules, live.rules, rules.len() as u32) == rules
         })?;
-        Some(candidates.swap_remove(position))
+        Some(candidates.remove(position))
     }
 
     fn build(&mut self, set: &datapath::RuleSet, rules: &[Rule]) -> u32 {
@@ -242,50 +219,6 @@ impl<'a> Placer<'a> {
         ];
         Ok(Placed { numbers: self.numbers, writes, stale })
     }
-}
-
-/// What the live rule sets occupy.
-#[derive(Default)]
-struct Used {
-    rule_sets: Vec<Range<u32>>,
-    rules: Vec<Range<u32>>,
-    ports: Vec<Range<u32>>,
-    vectors: Vec<Range<u32>>,
-    vectors_at: BTreeMap<Vec<u64>, u32>,
-}
-
-impl Used {
-    fn add(&mut self, image: &Image, number: u32, set: &RuleSet) {
-        self.rule_sets.push(number..number + 1);
-        self.vector(image, set.default_peers, set.words);
-        for (_, vector) in image.peers_of(number) {
-            self.vector(image, vector, set.words);
-        }
-        // Rules after the last one with a bit in some port vector can never decide.
-        let mut rules = 1;
-        for table in set.ports {
-            self.ports.push(table.offset..table.offset.saturating_add(table.len));
-            for interval in run(&image.ports, table.offset, table.len) {
-                self.vector(image, interval.vector, set.words);
-                rules = rules.max(length(image.vector(interval.vector, set.words)));
-            }
-        }
-        self.rules.push(set.rules..set.rules.saturating_add(rules));
-    }
-
-    fn vector(&mut self, image: &Image, index: u32, words: u32) {
-        let content = image.vector(index, words);
-        if self.vectors_at.get(content) != Some(&index) {
-            self.vectors_at.insert(content.to_vec(), index);
-            self.vectors.push(index..index.saturating_add(words));
-        }
-    }
-}
-
-/// Bits up to the highest that is set.
-fn length(vector: &[u64]) -> u32 {
-    let word = vector.iter().rposition(|word| *word != 0);
-    word.map_or(0, |word| word as u32 * 64 + 64 - vector[word].leading_zeros())
 }
 
 fn base_of(set: &datapath::RuleSet, rules: &[Rule]) -> Base {

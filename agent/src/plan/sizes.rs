@@ -77,7 +77,7 @@ impl Sizes {
     pub fn with_room_for(mut self, datapath: &Datapath) -> Self {
         let grow = |size: &mut u32, needed: usize| {
             let room = u32::try_from(needed.saturating_mul(4)).unwrap_or(1 << 31).min(1 << 31);
-            *size = (*size).max(room.next_power_of_two());
+            *size = (*size).max(room);
         };
         for family in Family::ALL {
             let frontends = || datapath.frontends.iter().filter(|(key, _)| Family::of(key.address) == family);

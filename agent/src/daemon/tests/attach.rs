@@ -46,7 +46,7 @@ fn interfaces_are_found_by_annotation_and_by_host_route() {
     let world = host.world();
     assert_eq!(world.interfaces[&"10.0.0.1".parse().unwrap()].ifindex, 11);
     assert_eq!(world.interfaces[&"10.0.0.2".parse().unwrap()].ifindex, 12);
-    assert_eq!(world.uplink.as_deref(), Some("eth0"));
+    assert_eq!(world.uplink, Some(2));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn programs_are_there_before_the_commit_names_the_pod() {
     let host = Host::new();
     host.start().unwrap();
 
-    assert_eq!(host.world().log, ["attach veth-db", "attach veth-web", "commit"]);
+    assert_eq!(host.world().log, ["attach veth-db", "attach veth-web", "attach uplink eth0", "commit"]);
 }
 
 #[test]
@@ -211,4 +211,20 @@ fn no_annotation_takes_an_interface_from_another_pod_or_the_uplink() {
     engine.attach_pod("x", "veth-x").unwrap();
     engine.apply(&stolen("veth-x")).unwrap();
     assert!(engine.ask_status().pods_waiting["demo/cache"].contains("attached for another pod"));
+}
+
+#[test]
+fn the_programs_move_with_the_uplink() {
+    let host = Host::new();
+    let mut engine = host.start().unwrap();
+    host.world().links.insert("eth1".into(), 3);
+    host.world().log.clear();
+
+    host.write(
+        &CLUSTER.replace("metadata: {name: a}", "metadata: {name: a, annotations: {weir.dev/uplink: eth1}}"),
+    );
+    engine.reload().unwrap();
+    engine.reload().unwrap();
+
+    assert_eq!(host.world().log, ["detach 2", "attach uplink eth1", "commit"]);
 }

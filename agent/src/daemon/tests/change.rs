@@ -40,6 +40,22 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
+fn a_change_that_does_not_fit_is_found_before_it_is_made() {
+    let host = Host::new();
+    let mut engine = host.start().unwrap();
+    host.world().room = Some(0);
+
+    let dry_run = engine.answer(Request::Change { change: applied(DENY), dry_run: true });
+    let diff = engine.answer(Request::Diff { change: applied(DENY) });
+
+    for answer in [dry_run, diff] {
+        let Response::Failed(failure) = answer else { panic!("{answer:?}") };
+        assert_eq!(failure.kind, FailureKind::Kernel);
+        assert_eq!(failure.message, "RULES is full; nothing was applied (revision 1 stays active)");
+    }
+}
+
+#[test]
 fn objects_that_contradict_each_other_are_refused_whole() {
     let host = Host::new();
     let mut engine = host.start().unwrap();

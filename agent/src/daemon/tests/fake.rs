@@ -26,12 +26,14 @@ pub(super) struct World {
     pub(super) host_routes: BTreeMap<IpAddr, u32>,
     pub(super) addresses: BTreeMap<IpAddr, u32>,
     pub(super) attached: BTreeMap<String, u32>,
-    pub(super) uplink: Option<String>,
+    pub(super) uplink: Option<u32>,
     pub(super) datapath: Datapath,
     pub(super) interfaces: BTreeMap<IpAddr, Interface>,
     pub(super) commits: usize,
     pub(super) refuse_commit: Option<fn() -> EnforceError>,
     pub(super) refuse_attach: bool,
+    /// How many rules there is room for.
+    pub(super) room: Option<usize>,
     /// What happened to interfaces, in order.
     pub(super) log: Vec<String>,
 }
@@ -49,8 +51,13 @@ impl World {
 pub(super) struct Fake(pub(super) Rc<RefCell<World>>);
 
 impl Enforcer for Fake {
-    fn check(&self, _: &Datapath) -> Result<(), EnforceError> {
-        Ok(())
+    fn check(&self, datapath: &Datapath) -> Result<(), EnforceError> {
+        match self.0.borrow().room {
+            Some(room) if datapath.rules.len() > room => {
+                Err(EnforceError::Refused("RULES is full".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn commit(
@@ -81,12 +88,20 @@ impl Enforcer for Fake {
     }
 
     fn attach_uplink(&mut self, interface: &str) -> Result<(), EnforceError> {
-        self.0.borrow_mut().uplink = Some(interface.to_owned());
+        let mut world = self.0.borrow_mut();
+        world.uplink = world.links.get(interface).copied();
+        world.log.push(format!("attach uplink {interface}"));
         Ok(())
     }
 
+    fn uplink(&self) -> Option<u32> {
+        self.0.borrow().uplink
+    }
+
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
-        self.0.borrow_mut().attached.retain(|_, index| *index != ifindex);
+        let mut world = self.0.borrow_mut();
+        world.attached.retain(|_, index| *index != ifindex);
+        world.log.push(format!("detach {ifindex}"));
         Ok(())
     }
 

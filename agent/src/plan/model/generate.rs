@@ -1,6 +1,10 @@
 //! Random datapaths over a small universe, so that prefixes, numbers and contents collide often.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_FIRST, PROTOCOLS};
@@ -8,7 +12,7 @@ use weir_common::policy::{IDENTITY_FIRST, PROTOCOLS};
 use super::verdict::Sample;
 use crate::{
     cluster::{Action, Name},
-    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Ring, Rule, RuleSet, Service},
+    datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Ring, Rule, RuleOrigin, RuleSet, Service},
     plan::Interface,
 };
 
@@ -79,6 +83,12 @@ pub(super) fn datapath(random: &mut Random) -> (Datapath, BTreeMap<IpAddr, Inter
     for id in 1..=4 {
         datapath.rule_sets.insert(id, rule_set(random));
     }
+    for rule in [26, 27, 28] {
+        if random.chance(50) {
+            let isolation = RuleOrigin::Isolation { ingress: true, policies: BTreeSet::new() };
+            datapath.rules.insert(rule, isolation);
+        }
+    }
     let mut interfaces = BTreeMap::new();
     for pod in PODS {
         if random.chance(80) {
@@ -104,12 +114,14 @@ pub(super) fn datapath(random: &mut Random) -> (Datapath, BTreeMap<IpAddr, Inter
 }
 
 fn rule_set(random: &mut Random) -> RuleSet {
+    // One of a few, apart from the peers: two datapaths often have rule sets that differ only in those.
+    let mut base = Random(u64::from(random.below(8)));
     // Sometimes more than one word; sometimes no rule at all.
-    let count = [0, 1, 2, 3, 3, 70][random.below(6) as usize];
+    let count = [0, 1, 2, 3, 3, 70][base.below(6) as usize];
     let rules = (0..count).map(|number| Rule {
-        action: [Action::Accept, Action::Deny, Action::Pass][random.below(3) as usize],
-        next: (number + 1 + random.below(3)).min(count),
-        id: 16 + random.below(3) + number % 3 * 10,
+        action: [Action::Accept, Action::Deny, Action::Pass][base.below(3) as usize],
+        next: (number + 1 + base.below(3)).min(count),
+        id: 16 + base.below(3) + number % 3 * 10,
     });
     let rules: Vec<_> = rules.collect();
     let mut peers = BTreeMap::new();
@@ -118,11 +130,11 @@ fn rule_set(random: &mut Random) -> RuleSet {
             peers.insert(identity, bits(random, count));
         }
     }
-    let default_peers = bits(random, count);
+    let default_peers = bits(&mut base, count);
     let ports: [BTreeMap<u16, Bits>; PROTOCOLS] = std::array::from_fn(|_| {
-        let starts = PORTS.into_iter().filter(|start| *start == 0 || random.chance(50));
+        let starts = PORTS.into_iter().filter(|start| *start == 0 || base.chance(50));
         let starts: Vec<_> = starts.collect();
-        starts.into_iter().map(|start| (start, bits(random, count))).collect()
+        starts.into_iter().map(|start| (start, bits(&mut base, count))).collect()
     });
     RuleSet { rules, peers, default_peers, ports }
 }

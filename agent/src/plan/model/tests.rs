@@ -4,7 +4,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use weir_common::policy::Identity;
+use weir_common::policy::{IDENTITY_WORLD, Identity};
 
 use super::{
     Behaviour, Fault, Model,
@@ -26,6 +26,19 @@ impl Goal {
     fn random(seed: u64) -> Self {
         let (datapath, interfaces) = datapath(&mut Random(seed));
         Self { datapath, interfaces }
+    }
+
+    /// One with pods and services of both families, and several rule sets.
+    fn rich() -> Self {
+        let is_rich = |goal: &Self| {
+            let image = committed(goal).1;
+            let v6 = image.endpoints.keys().filter(|address| address.is_ipv6()).count();
+            v6 > 0
+                && image.endpoints.len() > v6 + 1
+                && image.peers.len() > 2
+                && image.live_rule_sets().len() > 2
+        };
+        (0..).map(Self::random).find(is_rich).unwrap()
     }
 
     fn desired(&self) -> Desired<'_> {
@@ -212,10 +225,14 @@ fn needed(plan: &Plan) -> usize {
 
 #[test]
 fn a_new_address_of_a_known_identity_costs_one_prefix_and_one_write_per_pod() {
-    let mut goal = Goal::random(7);
+    let mut goal = Goal::rich();
     let (layout, _) = committed(&goal);
-    let identity = *goal.datapath.identities.values().max().unwrap();
-    goal.datapath.identities.insert("10.0.2.9/32".parse().unwrap(), identity);
+    let address: IpAddr = "10.0.2.9".parse().unwrap();
+    let covering = goal.datapath.identities.iter().filter(|(net, _)| net.contains(&address));
+    let was =
+        covering.max_by_key(|(net, _)| net.prefix_len()).map_or(IDENTITY_WORLD, |(_, identity)| *identity);
+    let known = *goal.datapath.identities.values().find(|identity| **identity != was).unwrap();
+    goal.datapath.identities.insert(address.into(), known);
     let plan = goal.plan(&layout);
     let touched: BTreeMap<_, _> = plan
         .steps
@@ -231,7 +248,7 @@ fn a_new_address_of_a_known_identity_costs_one_prefix_and_one_write_per_pod() {
 
 #[test]
 fn a_pod_that_goes_is_removed_before_another_one_is_switched() {
-    let mut goal = Goal::random(7);
+    let mut goal = Goal::rich();
     let (layout, _) = committed(&goal);
     let gone = *layout.image.endpoints.keys().next().unwrap();
     goal.datapath.endpoints.remove(&gone);
@@ -246,7 +263,7 @@ fn a_pod_that_goes_is_removed_before_another_one_is_switched() {
 
 #[test]
 fn what_does_not_fit_is_refused_whole_with_the_numbers() {
-    let goal = Goal::random(7);
+    let goal = Goal::rich();
     let full = Sizes::default();
     for (map, sizes) in [
         ("RULE_SETS", Sizes { rule_sets: 2, ..full }),

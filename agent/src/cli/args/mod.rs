@@ -1,10 +1,13 @@
 //! The command line.
 
+mod agent;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(super) use self::agent::{Agent, AttachMode, LogFormat, LogLevel};
 use crate::protocol::Kind;
 
 /// Kubernetes network policy and service load balancing in eBPF, with no API server.
@@ -66,79 +69,6 @@ pub(super) struct Target {
     /// Only the agent with this state directory.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
-}
-
-/// `weir agent`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  weir agent --node node-a --manifests /etc/weir
-  weir agent --node node-a --manifests shop.yaml --manifests policies/ --log-level debug
-
-The agent ends on SIGTERM; what it enforces stays in force. `weir detach --all` removes it.")]
-pub(super) struct Agent {
-    /// The Node object that this host is.
-    #[arg(long, value_name = "NAME")]
-    pub node: String,
-    /// Files and directories of manifests; watched. May be repeated.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    pub manifests: Vec<PathBuf>,
-    /// Directory for the control socket and the accepted state [default: /run/weir/NODE]
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
-    /// Directory for pinned programs and maps [default: /sys/fs/bpf/weir/NODE]
-    #[arg(long, value_name = "DIR")]
-    pub bpffs: Option<PathBuf>,
-    /// Interface towards other nodes [default: the one that holds the node's InternalIP]
-    #[arg(long, value_name = "DEV")]
-    pub uplink: Option<String>,
-    /// How programs are attached; `auto` takes TCX where the kernel has it.
-    #[arg(long, value_enum, default_value_t)]
-    pub attach_mode: AttachMode,
-    /// Least important log lines to write; `debug` and `trace` include those of the eBPF programs.
-    #[arg(long, value_enum, default_value_t)]
-    pub log_level: LogLevel,
-    /// Form of the log, which goes to standard error.
-    #[arg(long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
-}
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum AttachMode {
-    /// TCX where the kernel has it, else clsact.
-    #[default]
-    Auto,
-    /// TCX (Linux 6.6 and later).
-    Tcx,
-    /// A filter on the clsact qdisc.
-    Clsact,
-}
-
-/// Least important log lines to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(super) enum LogLevel {
-    /// What went wrong.
-    Error,
-    /// What may go wrong.
-    Warn,
-    /// What happens.
-    #[default]
-    Info,
-    /// How it happens.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Manifests on the command line.

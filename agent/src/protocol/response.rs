@@ -1,195 +1,35 @@
-//! What the CLI and the agent say to each other over the control socket.
-//!
-//! One JSON value a line: a request from the client, one or more responses from the agent. Each line is
-//! an [`Envelope`] with the version of this protocol, so that a client of another release is told so and
-//! not misread.
+//! What the agent answers.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cluster::Name,
-    manifest::{Key, Text},
-};
-
-/// Version of the protocol; changes whenever a value below changes its meaning.
-pub const VERSION: u32 = 1;
-
-/// Longest line that either side accepts, in bytes.
-pub const MAX_LINE: usize = 64 << 20;
-
-/// Name of the control socket in an agent's state directory.
-pub const SOCKET: &str = "weir.sock";
-
-/// A line.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Envelope<T> {
-    /// [`VERSION`] of the sender.
-    pub version: u32,
-    /// What it says.
-    pub body: T,
-}
-
-/// The version of a line, whatever its body is.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-/// Why a line could not be understood.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The other side speaks another version.
-    #[error(
-        "the other side speaks version {0} of the control protocol, this one version {VERSION}: use the same release of weir for both"
-    )]
-    Version(u32),
-    /// Not what the protocol says.
-    #[error("not a line of the control protocol: {0}")]
-    Syntax(#[from] serde_json::Error),
-}
-
-/// The line that says `body`, its newline included.
-pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut line = serde_json::to_vec(&Envelope { version: VERSION, body })?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// What a line says.
-pub fn decode<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<T, DecodeError> {
-    let Version { version } = serde_json::from_slice(line)?;
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
-    }
-    Ok(serde_json::from_slice::<Envelope<T>>(line)?.body)
-}
-
-/// What a client asks for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Request {
-    /// Change objects.
-    Change {
-        /// How.
-        change: Change,
-        /// Only say what would change.
-        dry_run: bool,
-    },
-    /// Go back to the objects before the last change, if that one led to this revision.
-    Undo {
-        /// The revision to leave.
-        revision: u64,
-    },
-    /// What a change would do, object by object and verdict by verdict.
-    Diff {
-        /// The change.
-        change: Change,
-    },
-    /// List objects.
-    Get {
-        /// Of this kind.
-        kind: Kind,
-        /// Only of this name.
-        name: Option<String>,
-        /// Only of this namespace.
-        namespace: Option<String>,
-    },
-    /// How the agent and its datapath are.
-    Status,
-    /// Enforce a pod on an interface.
-    Attach {
-        /// The pod.
-        pod: Name,
-        /// Host-side interface.
-        interface: String,
-        /// MAC address of the pod's own end, where the kernel cannot tell.
-        mac: Option<String>,
-    },
-    /// Take weir off interfaces.
-    Detach(Detach),
-    /// Why a connection is allowed or denied.
-    Explain {
-        /// Pod, node or address.
-        source: String,
-        /// Pod, node, service or address, with port and protocol.
-        destination: String,
-    },
-    /// Send events as they come.
-    Observe,
-}
-
-/// A change of objects.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Change {
-    /// Create or replace these objects.
-    Apply(Vec<Text>),
-    /// Delete these objects.
-    Delete(Vec<Key>),
-}
-
-/// Kinds that can be listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "camelCase")]
-pub enum Kind {
-    /// Pods of the whole cluster.
-    #[value(alias = "pod", alias = "po")]
-    Pods,
-    /// Services, with the backends that this node may use.
-    #[value(alias = "service", alias = "svc")]
-    Services,
-    /// Network policies, with the pods they select.
-    #[value(alias = "policy", alias = "netpol", alias = "networkpolicies", alias = "networkpolicy")]
-    Policies,
-    /// Pods of this node, with interface, addresses and rule sets.
-    #[value(alias = "endpoint", alias = "ep", alias = "eps")]
-    Endpoints,
-    /// Nodes.
-    #[value(alias = "node", alias = "no")]
-    Nodes,
-    /// Namespaces.
-    #[value(alias = "namespace", alias = "ns")]
-    Namespaces,
-}
-
-/// What to take weir off.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Detach {
-    /// The interface of this pod.
-    Pod(Name),
-    /// This interface.
-    Interface(String),
-    /// Everything: every program, map and pin of this agent; the agent then ends.
-    All,
-}
+use crate::cluster::Name;
 
 /// What the agent answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Response {
-    /// To [`Request::Change`] and [`Request::Undo`].
+    /// To [`Request::Change`](super::Request::Change) and [`Request::Undo`](super::Request::Undo).
     Changed(Changed),
-    /// To [`Request::Diff`].
+    /// To [`Request::Diff`](super::Request::Diff).
     Difference(Difference),
-    /// To [`Request::Get`].
+    /// To [`Request::Get`](super::Request::Get).
     Listing(Listing),
-    /// To [`Request::Status`].
+    /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
-    /// To [`Request::Attach`].
+    /// To [`Request::Attach`](super::Request::Attach).
     Attached(Attached),
-    /// To [`Request::Detach`]: the interfaces that were freed.
+    /// To [`Request::Detach`](super::Request::Detach): the interfaces that were freed.
     Detached(Vec<String>),
-    /// To [`Request::Explain`].
+    /// To [`Request::Explain`](super::Request::Explain).
     Explained {
         /// Whether the connection is allowed.
         allowed: bool,
         /// The explanation, in lines.
         text: String,
     },
-    /// To [`Request::Observe`], again and again.
+    /// To [`Request::Observe`](super::Request::Observe), again and again.
     Observed(String),
     /// The request could not be granted.
     Failed(Failure),
@@ -440,33 +280,4 @@ pub struct Attached {
     pub interface: String,
     /// Revision that is enforced on it; `None`: the pod is not known yet, and everything is dropped.
     pub revision: Option<u64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_comes_back_as_it_was_said() {
-        let line =
-            encode(&Request::Get { kind: Kind::Pods, name: None, namespace: Some("demo".into()) }).unwrap();
-
-        assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
-        let request: Request = decode(&line).unwrap();
-
-        assert!(
-            matches!(request, Request::Get { kind: Kind::Pods, name: None, namespace: Some(namespace) } if namespace == "demo")
-        );
-    }
-
-    #[test]
-    fn another_version_is_told_from_another_body() {
-        let newer = format!(r#"{{"version":{},"body":{{"aRequestOfTheFuture":1}}}}"#, VERSION + 1);
-        let unknown = format!(r#"{{"version":{VERSION},"body":{{"aRequestOfTheFuture":1}}}}"#);
-
-        assert!(
-            matches!(decode::<Request>(newer.as_bytes()), Err(DecodeError::Version(version)) if version == VERSION + 1)
-        );
-        assert!(matches!(decode::<Request>(unknown.as_bytes()), Err(DecodeError::Syntax(_))));
-    }
 }

@@ -1,6 +1,7 @@
 //! A node with pods, on which packets are judged one by one, each checked against the counters.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -44,7 +45,12 @@ pub struct Lab {
     /// Host-side interface and MAC address by pod.
     pods: BTreeMap<String, Interface>,
     uplink: u32,
+    /// As of the last packet.
+    counters: RefCell<Counters>,
 }
+
+/// Packets by hook, and by the reason for which they were dropped, if they were.
+type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
@@ -59,8 +65,9 @@ impl Lab {
         let mut node = Node::open().expect("the programs load");
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
-        let mut lab =
-            Self { node, name: name.to_owned(), numbers: Numbers::default(), pods: BTreeMap::new(), uplink };
+        let counters = RefCell::new(counters(&node));
+        let (numbers, pods) = (Numbers::default(), BTreeMap::new());
+        let mut lab = Self { node, name: name.to_owned(), numbers, pods, uplink, counters };
         lab.commit(manifest);
         lab
     }
@@ -139,14 +146,11 @@ impl Lab {
             Program::FromUplink => Hook::FromUplink,
             Program::ToUplink => Hook::ToUplink,
         };
-        let before = self.counters();
         let outcome = self.node.run(program, at, frame).expect("the program runs");
-        let counted: Vec<_> = self
-            .counters()
-            .into_iter()
-            .map(|(key, packets)| (key, packets - before[&key]))
-            .filter(|(_, packets)| *packets != 0)
-            .collect();
+        let before = self.counters.replace(counters(&self.node));
+        let after = self.counters.borrow();
+        let counted = after.iter().map(|(key, packets)| (*key, packets - before[key]));
+        let counted: Vec<_> = counted.filter(|(_, packets)| *packets != 0).collect();
         match outcome.verdict {
             SHOT => {
                 let [((at, Some(reason)), 1)] = counted[..] else {
@@ -184,15 +188,13 @@ impl Lab {
             events
         })
     }
+}
 
-    /// Packets by hook, and by the reason for which they were dropped, if they were.
-    fn counters(&self) -> BTreeMap<(Hook, Option<Reason>), u64> {
-        let kernel = self.node.kernel();
-        let dropped = kernel.drops().expect("counters").into_iter();
-        let dropped = dropped.map(|(hook, reason, counter)| ((hook, Some(reason)), counter.packets));
-        let passed = kernel.forwarded().expect("counters").into_iter();
-        dropped.chain(passed.map(|(hook, counter)| ((hook, None), counter.packets))).collect()
-    }
+fn counters(node: &Node) -> Counters {
+    let dropped = node.kernel().drops().expect("counters").into_iter();
+    let dropped = dropped.map(|(hook, reason, counter)| ((hook, Some(reason)), counter.packets));
+    let passed = node.kernel().forwarded().expect("counters").into_iter();
+    dropped.chain(passed.map(|(hook, counter)| ((hook, None), counter.packets))).collect()
 }
 
 fn cluster(manifest: &str) -> Cluster {

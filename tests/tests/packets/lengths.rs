@@ -5,8 +5,10 @@ use weir_tests::packets::{Ends, ip, ip_chain_v6, ip_options_v4, l4_offset, set_i
 
 use super::{CLIENT, FAMILIES, Family, SYN, V4, V6, dropped, handed_over, on_node};
 
-/// The shortest frame that the kernel runs a program on has one byte behind its Ethernet header.
-const SHORTEST: usize = 15;
+/// The kernel runs no program on less than an IP header of the family that the frame is said to be of.
+fn shortest(frame: &[u8]) -> usize {
+    l4_offset(frame)
+}
 
 /// Packets to allowed ports, and how much of each must be there: all of its transport header, and for UDP
 /// all that its length says.
@@ -31,7 +33,7 @@ fn a_packet_shorter_than_it_says_is_dropped() {
     on_node(|lab| {
         for family in FAMILIES {
             for (what, frame, _) in shapes(&family) {
-                for len in SHORTEST..frame.len() {
+                for len in shortest(&frame)..frame.len() {
                     let what = format!("{what} cut at {len} of {}", frame.len());
                     dropped(lab.send(CLIENT, &frame[..len]), Reason::InvalidPacket, &what);
                 }
@@ -71,7 +73,7 @@ fn headers_cut_short_before_the_transport_are_dropped() {
         let chain = vec![(protocol::DESTINATION_OPTIONS, vec![0, 0, 1, 4, 0, 0, 0, 0]); 3];
         let chain = ip_chain_v6(&six, &chain, protocol::TCP, &six.tcp_segment(SYN, &[], &[]));
         for (what, frame) in [("IPv4 options", &options), ("IPv6 extensions", &chain)] {
-            for len in SHORTEST..frame.len() {
+            for len in shortest(frame)..frame.len() {
                 let verdict = lab.send(CLIENT, &frame[..len]);
                 assert_eq!(verdict, Err(Reason::InvalidPacket), "{what} cut at {len}");
                 // With a length that fits, the chain itself is cut.
@@ -152,11 +154,11 @@ fn every_prefix_of_every_packet_is_judged_without_harm() {
         for family in FAMILIES {
             let quoted = Ends::new(family.client, family.far, 80).tcp(SYN);
             let error = Ends::new(family.outside, family.client, 0).unreachable(&quoted);
-            for len in SHORTEST..error.len() {
+            for len in shortest(&error)..error.len() {
                 assert!(lab.receive(CLIENT, &error[..len]).is_err(), "an error cut at {len}");
             }
             let from_outside = Ends::new(family.outside, family.client, 80).tcp(SYN);
-            for len in SHORTEST..from_outside.len() {
+            for len in shortest(&from_outside)..from_outside.len() {
                 assert!(lab.receive(CLIENT, &from_outside[..len]).is_err(), "to_pod, cut at {len}");
                 // The uplink leaves what it does not understand to the pod's own hook, as it is.
                 let passed = lab.arrive(&from_outside[..len]).expect("the uplink passes it on");

@@ -3,6 +3,7 @@
 //! What decides is compared with the compiled datapath: the programs may never name another rule.
 
 mod machine;
+mod packet;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path as FilePath};
 
@@ -11,16 +12,12 @@ use weir::{
     cluster::Cluster,
     compile::Numbers,
     datapath::{Backend, Connection, Decision, Frontend, Judgement, Network, Path},
-    kernel::Program,
-};
-use weir_common::{
-    addr::{Addr, Be16, V4, V6},
-    flow::FlowKey,
-    header::{protocol, tcp_flags},
-    policy::Protocol,
 };
 
-use self::machine::{Machine, Rules, Step};
+use self::{
+    machine::{Machine, Rules, Step},
+    packet::{frame, hash, number},
+};
 use super::{Level, Observation, service};
 use crate::packets::{Ends, read_tuple};
 
@@ -171,7 +168,7 @@ impl Loaded {
     fn carry(&self, ends: &Ends, frame: Vec<u8>, ran: &mut Ran) -> anyhow::Result<Option<Ends>> {
         let source = self.owner(ends.src);
         let step = match source {
-            Owner::Pod(machine) => Some(machine.from_pod(&ends.src, &frame, true)?),
+            Owner::Pod(machine) => Some(machine.sent_by_pod(&ends.src, &frame, true)?),
             Owner::Node(machine) if !machine.has(&ends.dst) => {
                 Some(machine.leave(&frame, self.is_service(&ends.dst))?)
             }
@@ -196,7 +193,7 @@ impl Loaded {
         let Owner::Pod(there) = self.owner(tuple.dst) else { return Ok(Some(tuple)) };
         let step = match source {
             Owner::Node(machine) if std::ptr::eq(machine, there) => {
-                there.to_pod(&tuple.dst, true, &frame, true)?
+                there.sent_to_pod(&tuple.dst, true, &frame, true)?
             }
             _ => there.arrive_at_pod(&tuple.dst, &frame, true)?,
         };
@@ -224,7 +221,7 @@ impl Loaded {
         let mut frame = frame;
         let sender = self.owner(tuple.src);
         if let Owner::Pod(machine) = sender {
-            match machine.from_pod(&tuple.src, &frame, false)? {
+            match machine.sent_by_pod(&tuple.src, &frame, false)? {
                 Step::Dropped(reason, _) => {
                     ran.arrived = Err(reason);
                     return Ok(None);
@@ -235,7 +232,7 @@ impl Loaded {
         }
         let step = match (client, sender) {
             (Owner::Pod(machine), Owner::Pod(here) | Owner::Node(here)) if std::ptr::eq(machine, here) => {
-                machine.to_pod(&ends.src, matches!(sender, Owner::Node(_)), &frame, false)?
+                machine.sent_to_pod(&ends.src, matches!(sender, Owner::Node(_)), &frame, false)?
             }
             (Owner::Pod(machine), _) => machine.arrive_at_pod(&ends.src, &frame, false)?,
             (Owner::Node(machine), Owner::Pod(sender)) if std::ptr::eq(machine, sender) => {
@@ -276,74 +273,5 @@ impl Loaded {
             }
         }
         Owner::Outside
-    }
-}
-
-/// The first packet of a connection, or its answer.
-fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
-    match by {
-        Protocol::Tcp if is_first => ends.tcp(tcp_flags::SYN),
-        Protocol::Tcp => ends.tcp(tcp_flags::SYN | tcp_flags::ACK),
-        Protocol::Udp => ends.udp(b"probe"),
-        Protocol::Sctp => ends.sctp(),
-        Protocol::Echo if is_first => ends.echo_request(),
-        Protocol::Echo => ends.echo_reply(),
-    }
-}
-
-fn number(by: Protocol) -> u8 {
-    match by {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-        Protocol::Sctp => protocol::SCTP,
-        Protocol::Echo => protocol::ICMP,
-    }
-}
-
-/// The hash by which the programs choose a backend.
-fn hash(ends: &Ends, number: u8) -> u64 {
-    fn of<A: Addr>(src: A, dst: A, ends: &Ends, number: u8) -> u64 {
-        let (sport, dport) = (Be16::new(ends.sport), Be16::new(ends.dport));
-        FlowKey { src, dst, sport, dport, scope: 0, protocol: u32::from(number) }.hash()
-    }
-    match (ends.src, ends.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            of(V4::from_octets(src.octets()), V4::from_octets(dst.octets()), ends, number)
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            of(V6::from_octets(src.octets()), V6::from_octets(dst.octets()), ends, number)
-        }
-        _ => 0,
-    }
-}
-
-/// The programs by the way that they are on. A packet that `opens` is the first of a connection.
-impl Machine {
-    /// The first packet of a connection leaves the node itself: a flow is opened when it is for a service.
-    fn leave(&self, frame: &[u8], to_service: bool) -> anyhow::Result<Step> {
-        self.step(Program::ToUplink, self.uplink(), 0, frame, to_service)
-    }
-
-    /// A packet comes in by the uplink. That opens nothing.
-    fn arrive(&self, frame: &[u8]) -> anyhow::Result<Step> {
-        self.step(Program::FromUplink, self.uplink(), self.uplink(), frame, false)
-    }
-
-    /// A packet comes in by the uplink and, when it is not handed over there, to the pod's interface.
-    fn arrive_at_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
-        match self.arrive(frame)? {
-            Step::Stack(frame, _) => self.to_pod(pod, false, &frame, opens),
-            step => Ok(step),
-        }
-    }
-
-    fn from_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
-        let ifindex = self.interface(pod)?;
-        self.step(Program::FromPod, ifindex, ifindex, frame, opens)
-    }
-
-    fn to_pod(&self, pod: &IpAddr, is_from_node: bool, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
-        let ingress = if is_from_node { 0 } else { self.uplink() };
-        self.step(Program::ToPod, self.interface(pod)?, ingress, frame, opens)
     }
 }

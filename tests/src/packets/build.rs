@@ -63,7 +63,7 @@ impl Ends {
     pub fn tcp_segment(&self, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
         let mut segment = self.ports();
         segment.extend([0, 0, 0, 1, 0, 0, 0, 0]);
-        segment.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend([((20 + options.len()) / 4 * 16) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
         segment.extend(options);
         segment.extend(data);
         self.checked(protocol::TCP, segment, 16)

@@ -38,14 +38,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Loads the programs in the network namespace of this thread. The flow tables hold
-    /// all flows of a run of the conformance cases; the others are small, to be loaded fast.
-    pub fn open() -> anyhow::Result<Self> {
+    /// Loads the programs in the network namespace of this thread, with flow tables of `sets` sets, a power of
+    /// two. The other tables are small, to be loaded fast.
+    pub fn open(sets: u32) -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
-            flows: PerFamily { v4: 1 << 15, v6: 1 << 13 },
+            flows: PerFamily { v4: sets, v6: sets },
             fragments: PerFamily { v4: 64, v6: 64 },
             vectors: 1 << 15,
             rules: 1 << 13,

@@ -73,7 +73,7 @@ const FAMILIES: [Family; 2] = [V4, V6];
 
 impl Family {
     /// A new connection from client to server.
-    fn to_server(&self, dport: u16) -> Ends {
+    fn to_server(self, dport: u16) -> Ends {
         Ends::new(self.client, self.server, dport)
     }
 }

@@ -1,6 +1,6 @@
 //! One node: interfaces for its pods, and what its programs say to a packet.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::Runtime;
@@ -16,8 +16,8 @@ use crate::packets::{At, Node, ip_command, read_tuple};
 /// A node in the network namespace of this thread.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// Before the runtime that it needs.
-    events: std::cell::RefCell<Events>,
+    /// Dropped before the runtime that it needs.
+    events: RefCell<Events>,
     runtime: Runtime,
     node: Node,
     number: usize,
@@ -44,7 +44,7 @@ pub(super) enum Step {
 
 impl Machine {
     pub(super) fn open(number: usize) -> anyhow::Result<Self> {
-        let mut node = Node::open()?;
+        let mut node = Node::open(FLOW_SETS)?;
         ip_command(&format!("link add up{number} type veth peer name peer{number}"));
         let uplink = node.kernel_mut().attach_uplink(&format!("up{number}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -79,7 +79,7 @@ impl Machine {
     }
 
     /// Number of the uplink.
-    pub(super) const fn uplink(&self) -> u32 {
+    const fn uplink(&self) -> u32 {
         self.uplink
     }
 
@@ -89,12 +89,12 @@ impl Machine {
     }
 
     /// Where a pod hangs.
-    pub(super) fn interface(&self, pod: &IpAddr) -> anyhow::Result<u32> {
+    fn interface(&self, pod: &IpAddr) -> anyhow::Result<u32> {
         Ok(self.pods.get(pod).with_context(|| format!("{pod} hangs on no interface"))?.ifindex)
     }
 
     /// Runs a program on a frame; `opens` says whether it is to open a flow.
-    pub(super) fn step(
+    fn step(
         &self,
         program: Program,
         ifindex: u32,
@@ -134,6 +134,45 @@ impl Machine {
     }
 }
 
+/// The programs by the way that they are on. A packet that `opens` is the first of a connection.
+impl Machine {
+    /// The first packet of a connection leaves the node itself: a flow is opened when it is for a service.
+    pub(super) fn leave(&self, frame: &[u8], to_service: bool) -> anyhow::Result<Step> {
+        self.step(Program::ToUplink, self.uplink(), 0, frame, to_service)
+    }
+
+    /// A packet comes in by the uplink. That opens nothing.
+    pub(super) fn arrive(&self, frame: &[u8]) -> anyhow::Result<Step> {
+        self.step(Program::FromUplink, self.uplink(), self.uplink(), frame, false)
+    }
+
+    /// A packet comes in by the uplink and, when it is not handed over there, to the pod's interface.
+    pub(super) fn arrive_at_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
+        match self.arrive(frame)? {
+            Step::Stack(frame, _) => self.sent_to_pod(pod, false, &frame, opens),
+            step => Ok(step),
+        }
+    }
+
+    pub(super) fn sent_by_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
+        let ifindex = self.interface(pod)?;
+        self.step(Program::FromPod, ifindex, ifindex, frame, opens)
+    }
+
+    pub(super) fn sent_to_pod(
+        &self,
+        pod: &IpAddr,
+        is_from_node: bool,
+        frame: &[u8],
+        opens: bool,
+    ) -> anyhow::Result<Step> {
+        let ingress = if is_from_node { 0 } else { self.uplink() };
+        self.step(Program::ToPod, self.interface(pod)?, ingress, frame, opens)
+    }
+}
+
+/// So many that no set of the flow tables gets full in a run of all cases.
+const FLOW_SETS: u32 = 1 << 15;
 /// Events are there when the program returns; only the waking takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.

@@ -268,6 +268,16 @@ pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
     }
 }
 
+/// Whether the other direction's entry is there and was decided in `epoch`.
+#[inline(always)]
+pub fn other_is_of<F: Family>(path: &Path<F::Addr>, protocol: u32, epoch: u32) -> bool {
+    let hash = peer_key(path, protocol).hash();
+    let Some(set) = set::<F>(hash) else { return false };
+    let tag = tagged(set, hash);
+    // SAFETY: in bounds; a single word, see the module's note.
+    tag != 0 && unsafe { addr_of!((*entry(set, tag)).epoch).read_volatile() } == epoch
+}
+
 /// Finds the live entry of `key` without marking it used, and copies its way to `path`.
 #[inline(always)]
 pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {

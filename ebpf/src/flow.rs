@@ -93,15 +93,22 @@ fn way_of(tag: u64) -> usize {
     (tag & TAG_WAY) as usize
 }
 
+/// All ones when a tag may be of a key with this hash, else 0: a number to mask by and no branch, which the
+/// processor would guess wrong and the verifier would walk both ways of.
+#[inline(always)]
+fn matches(tag: u64, hash: u64) -> u64 {
+    let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
+    (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned()
+}
+
 /// The tag in `set` of an entry that may be of a key with this hash; 0 when there is none.
 #[inline(always)]
 fn tagged<A>(set: *mut FlowSet<A>, hash: u64) -> u64 {
     let mut found = 0;
     for way in 0..WAYS {
         let tag = load_tag(set, way);
-        let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
-        // All ones when there is none: without a branch, for the processor's sake and the verifier's.
-        found |= tag & (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned();
+        // The last one, should two writers have made two of a key.
+        found ^= (found ^ tag) & matches(tag, hash);
     }
     found
 }
@@ -253,6 +260,16 @@ pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
             addr_of_mut!((*entry(set, tag)).state).write_volatile(path.state);
         }
     }
+}
+
+/// Whether the other direction's entry is there and was decided in `epoch`.
+#[inline(always)]
+pub fn other_is_of<F: Family>(path: &Path<F::Addr>, protocol: u32, epoch: u32) -> bool {
+    let hash = peer_key(path, protocol).hash();
+    let Some(set) = set::<F>(hash) else { return false };
+    let tag = tagged(set, hash);
+    // SAFETY: in bounds; a single word, see the module's note.
+    tag != 0 && unsafe { addr_of!((*entry(set, tag)).epoch).read_volatile() } == epoch
 }
 
 /// Finds the live entry of `key` without marking it used, and copies its way to `path`.

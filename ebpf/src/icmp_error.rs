@@ -32,8 +32,9 @@ struct Quote<H: Copy> {
     transport: Icmp,
 }
 
-/// Finds the flow that an error belongs to: one that is live and of this revision, whose packets the
-/// error's receiver had sent. Leaves its way in `work`, and translates the error where that says so.
+/// Finds the flow that an error belongs to: one that is live, of this revision in either direction, whose
+/// packets the error's receiver had sent. The quoted packet may be the first of this revision, and the
+/// only kind: one too big for its way gets no answer but the error. Leaves its way in `work`, and translates the error where that says so.
 ///
 /// # Errors
 /// [`Reason::IcmpUnrelated`], and [`Reason::InvalidSource`] for an error of a pod under another address.
@@ -49,7 +50,7 @@ pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Res
     // SAFETY: places in the map.
     if !unsafe { words::same(&raw const entry.key.dst, &raw const packet.key.dst) }
         || !flow::peek::<F>(&entry.key, path, maps::now())
-        || path.epoch != epoch
+        || (path.epoch != epoch && !flow::other_is_of::<F>(path, entry.key.protocol, epoch))
     {
         return Err(Reason::IcmpUnrelated);
     }

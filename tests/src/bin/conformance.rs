@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use weir_tests::conformance::{self, Finding, Model, Outcome};
+use weir_tests::{
+    conformance::{self, Finding, Level, Loaded, Model, Outcome},
+    packets::in_namespace,
+};
 
 /// Run every conformance case below the folders. Exits 1 when one fails.
 #[derive(Parser)]
@@ -30,14 +33,20 @@ struct Args {
 enum LevelName {
     /// The compiled datapath, evaluated in user space.
     Model,
+    /// The loaded programs, by BPF_PROG_TEST_RUN: needs root.
+    Kernel,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let mut level = match args.level {
-        LevelName::Model => Model::default(),
-    };
-    let report = conformance::run(&args.directories, &mut level, &mut show)?;
+    match args.level {
+        LevelName::Model => run(&args, &mut Model::default()),
+        LevelName::Kernel => in_namespace(|| run(&args, &mut Loaded::default())),
+    }
+}
+
+fn run(args: &Args, level: &mut dyn Level) -> anyhow::Result<ExitCode> {
+    let report = conformance::run(&args.directories, level, &mut show)?;
     if let Some(path) = &args.report {
         let file = File::create(path).with_context(|| path.display().to_string())?;
         serde_json::to_writer_pretty(BufWriter::new(file), &report)?;

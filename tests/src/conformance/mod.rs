@@ -4,6 +4,7 @@
 //! [level](Level); those about objects that an API server refuses ask only the reader of manifests.
 
 mod level;
+mod loaded;
 mod model;
 mod objects;
 mod policy;
@@ -23,6 +24,7 @@ use weir::{
 };
 
 pub use level::{Level, Observation};
+pub use loaded::Loaded;
 pub use model::Model;
 pub use report::{Finding, Outcome, Report};
 

@@ -1,0 +1,181 @@
+//! One node: interfaces for its pods, and what its programs say to a packet.
+
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use tokio::runtime::Runtime;
+use weir::{
+    datapath::Datapath,
+    kernel::{Events, Program},
+    plan::Interface,
+};
+use weir_common::reason::Reason;
+
+use crate::packets::{At, Node, ip_command, read_tuple};
+
+/// A node in the network namespace of this thread.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// Dropped before the runtime that it needs.
+    events: RefCell<Events>,
+    runtime: Runtime,
+    node: Node,
+    number: usize,
+    uplink: u32,
+    /// Interfaces that pods may hang on.
+    interfaces: Vec<u32>,
+    pods: BTreeMap<IpAddr, Interface>,
+}
+
+/// The rules that a program named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) egress: u32,
+    pub(super) ingress: u32,
+}
+
+/// What a program did with a packet; with the rules, where it had to decide.
+#[derive(Debug)]
+pub(super) enum Step {
+    Stack(Vec<u8>, Option<Rules>),
+    HandedOver(Vec<u8>, Option<Rules>),
+    Dropped(String, Rules),
+}
+
+impl Machine {
+    pub(super) fn open(number: usize) -> anyhow::Result<Self> {
+        let mut node = Node::open(FLOW_SETS)?;
+        ip_command(&format!("link add up{number} type veth peer name peer{number}"));
+        let uplink = node.kernel_mut().attach_uplink(&format!("up{number}"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let events = {
+            let _within = runtime.enter();
+            node.kernel().events()?
+        };
+        let (interfaces, pods) = (Vec::new(), BTreeMap::new());
+        Ok(Self { events: events.into(), runtime, node, number, uplink, interfaces, pods })
+    }
+
+    /// Brings a datapath into force, each of its pods on an interface of its own.
+    pub(super) fn commit(&mut self, datapath: &Datapath) -> anyhow::Result<()> {
+        let mut names = BTreeMap::new();
+        self.pods.clear();
+        for (address, endpoint) in &datapath.endpoints {
+            let next = names.len();
+            let place = *names.entry(&endpoint.pod).or_insert(next);
+            if place == self.interfaces.len() {
+                let name = format!("pod{}-{place}", self.number);
+                ip_command(&format!("link add {name} type veth peer name eth{}-{place}", self.number));
+                self.interfaces.push(self.node.kernel_mut().attach_pod(&name)?);
+            }
+            let interface = Interface {
+                ifindex: self.interfaces[place],
+                mac: [2, 0, 0, 1, self.number as u8, place as u8],
+            };
+            self.pods.insert(*address, interface);
+        }
+        self.node.kernel_mut().commit(datapath, &self.pods)?;
+        Ok(())
+    }
+
+    /// Number of the uplink.
+    const fn uplink(&self) -> u32 {
+        self.uplink
+    }
+
+    /// Whether a pod of this node has the address.
+    pub(super) fn has(&self, address: &IpAddr) -> bool {
+        self.pods.contains_key(address)
+    }
+
+    /// Where a pod hangs.
+    fn interface(&self, pod: &IpAddr) -> anyhow::Result<u32> {
+        Ok(self.pods.get(pod).with_context(|| format!("{pod} hangs on no interface"))?.ifindex)
+    }
+
+    /// Runs a program on a frame; `opens` says whether it is to open a flow.
+    fn step(
+        &self,
+        program: Program,
+        ifindex: u32,
+        ingress: u32,
+        frame: &[u8],
+        opens: bool,
+    ) -> anyhow::Result<Step> {
+        let outcome = self.node.run(program, At { ifindex, ingress }, frame)?;
+        if outcome.verdict == SHOT {
+            let (reason, rules) = self.told(frame)?;
+            return Ok(Step::Dropped(reason, rules));
+        }
+        let rules = if opens { Some(self.told(frame)?.1) } else { None };
+        match outcome.verdict {
+            UNSPEC => Ok(Step::Stack(outcome.data, rules)),
+            REDIRECT => Ok(Step::HandedOver(outcome.data, rules)),
+            verdict => bail!("{} returned {verdict}", program.name()),
+        }
+    }
+
+    /// The event about a packet that a program has just dropped, or opened a flow with: the reason, and the rules.
+    fn told(&self, frame: &[u8]) -> anyhow::Result<(String, Rules)> {
+        let tuple = read_tuple(frame);
+        let mut events = self.events.borrow_mut();
+        let told = async {
+            loop {
+                let event = events.next().await?;
+                if (event.sport.get(), event.dport.get()) == (tuple.sport, tuple.dport) {
+                    let reason = Reason::from_u8(event.reason).map_or("", Reason::name);
+                    let rules = Rules { egress: event.egress_rule, ingress: event.ingress_rule };
+                    return anyhow::Ok((reason.to_owned(), rules));
+                }
+            }
+        };
+        let within = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, told).await });
+        within.with_context(|| format!("nothing is told of {tuple:?}"))?
+    }
+}
+
+/// The programs by the way that they are on. A packet that `opens` is the first of a connection.
+impl Machine {
+    /// The first packet of a connection leaves the node itself: a flow is opened when it is for a service.
+    pub(super) fn leave(&self, frame: &[u8], to_service: bool) -> anyhow::Result<Step> {
+        self.step(Program::ToUplink, self.uplink(), 0, frame, to_service)
+    }
+
+    /// A packet comes in by the uplink. That opens nothing.
+    pub(super) fn arrive(&self, frame: &[u8]) -> anyhow::Result<Step> {
+        self.step(Program::FromUplink, self.uplink(), self.uplink(), frame, false)
+    }
+
+    /// A packet comes in by the uplink and, when it is not handed over there, to the pod's interface.
+    pub(super) fn arrive_at_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
+        match self.arrive(frame)? {
+            Step::Stack(frame, _) => self.sent_to_pod(pod, false, &frame, opens),
+            step => Ok(step),
+        }
+    }
+
+    pub(super) fn sent_by_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
+        let ifindex = self.interface(pod)?;
+        self.step(Program::FromPod, ifindex, ifindex, frame, opens)
+    }
+
+    pub(super) fn sent_to_pod(
+        &self,
+        pod: &IpAddr,
+        is_from_node: bool,
+        frame: &[u8],
+        opens: bool,
+    ) -> anyhow::Result<Step> {
+        let ingress = if is_from_node { 0 } else { self.uplink() };
+        self.step(Program::ToPod, self.interface(pod)?, ingress, frame, opens)
+    }
+}
+
+/// So many that no set of the flow tables gets full in a run of all cases.
+const FLOW_SETS: u32 = 1 << 15;
+/// Events are there when the program returns; only the waking takes a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
+const UNSPEC: u32 = u32::MAX;
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;

@@ -1,0 +1,205 @@
+//! A node with pods, on which packets are judged one by one, each checked against the counters.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use weir::{
+    cluster::{Cluster, Objects},
+    compile::{Numbers, compile},
+    kernel::{Flow, Program},
+    manifest,
+    plan::Interface,
+};
+use weir_common::{
+    event::Event,
+    reason::{Hook, Reason},
+};
+
+use super::{At, Node, in_namespace, ip_command};
+
+/// What becomes of a packet.
+pub type Verdict = Result<Passed, Reason>;
+
+/// A packet that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Whether it was handed to another interface, past the node's stack.
+    pub is_redirected: bool,
+    /// The frame as it goes on.
+    pub frame: Vec<u8>,
+}
+
+/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
+const UNSPEC: u32 = u32::MAX;
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;
+
+/// A node, its pods by `namespace/name`, and an uplink.
+pub struct Lab {
+    node: Node,
+    name: String,
+    numbers: Numbers,
+    /// Host-side interface and MAC address by pod.
+    pods: BTreeMap<String, Interface>,
+    uplink: u32,
+    /// As of the last packet.
+    counters: RefCell<Counters>,
+}
+
+/// Packets by hook, and by the reason for which they were dropped, if they were.
+type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
+
+/// Runs `test` on the node `name` of the cluster that `manifest` describes.
+pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
+    in_namespace(|| {
+        let mut lab = Lab::open(name, manifest);
+        test(&mut lab);
+    });
+}
+
+impl Lab {
+    fn open(name: &str, manifest: &str) -> Self {
+        let mut node = Node::open(512).expect("the programs load");
+        ip_command("link add up0 type veth peer name up1");
+        let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
+        let counters = RefCell::new(counters(&node));
+        let (numbers, pods) = (Numbers::default(), BTreeMap::new());
+        let mut lab = Self { node, name: name.to_owned(), numbers, pods, uplink, counters };
+        lab.commit(manifest);
+        lab
+    }
+
+    /// Brings the cluster that a manifest describes into force.
+    pub fn commit(&mut self, manifest: &str) {
+        let cluster = cluster(manifest);
+        let mut interfaces = BTreeMap::new();
+        for (name, pod) in &cluster.pods {
+            if pod.node.as_ref() != Some(&self.name) {
+                continue;
+            }
+            let interface = self.interface(&name.to_string());
+            interfaces.extend(pod.addresses.iter().map(|address| (*address, interface)));
+        }
+        let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
+        self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
+        self.numbers.retain(&datapath);
+    }
+
+    /// The interface of a pod, made when there is none.
+    fn interface(&mut self, pod: &str) -> Interface {
+        if let Some(interface) = self.pods.get(pod) {
+            return *interface;
+        }
+        let number = self.pods.len() as u8;
+        ip_command(&format!("link add pod{number} type veth peer name eth{number}"));
+        let ifindex = self.node.kernel_mut().attach_pod(&format!("pod{number}")).expect("a pod's interface");
+        let interface = Interface { ifindex, mac: [2, 0, 0, 0, 1, number] };
+        self.pods.insert(pod.to_owned(), interface);
+        interface
+    }
+
+    /// Where a pod hangs.
+    pub fn pod(&self, pod: &str) -> Interface {
+        self.pods[pod]
+    }
+
+    /// Number of the uplink.
+    pub const fn uplink(&self) -> u32 {
+        self.uplink
+    }
+
+    /// A pod sends a frame.
+    pub fn send(&self, pod: &str, frame: &[u8]) -> Verdict {
+        let ifindex = self.pod(pod).ifindex;
+        self.judge(Program::FromPod, At { ifindex, ingress: ifindex }, frame)
+    }
+
+    /// A frame that came by the uplink is about to enter a pod.
+    pub fn receive(&self, pod: &str, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToPod, At { ifindex: self.pod(pod).ifindex, ingress: self.uplink }, frame)
+    }
+
+    /// A frame of the node itself is about to enter a pod.
+    pub fn receive_from_node(&self, pod: &str, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToPod, At { ifindex: self.pod(pod).ifindex, ingress: 0 }, frame)
+    }
+
+    /// A frame comes in by the uplink.
+    pub fn arrive(&self, frame: &[u8]) -> Verdict {
+        self.judge(Program::FromUplink, At { ifindex: self.uplink, ingress: self.uplink }, frame)
+    }
+
+    /// The node itself sends a frame by the uplink.
+    pub fn leave(&self, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
+    }
+
+    /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
+    /// once under the one reason that is returned.
+    pub fn judge(&self, program: Program, at: At, frame: &[u8]) -> Verdict {
+        let hook = match program {
+            Program::FromPod => Hook::FromPod,
+            Program::ToPod => Hook::ToPod,
+            Program::FromUplink => Hook::FromUplink,
+            Program::ToUplink => Hook::ToUplink,
+        };
+        let outcome = self.node.run(program, at, frame).expect("the program runs");
+        let before = self.counters.replace(counters(&self.node));
+        let after = self.counters.borrow();
+        let counted = after.iter().map(|(key, packets)| (*key, packets - before[key]));
+        let counted: Vec<_> = counted.filter(|(_, packets)| *packets != 0).collect();
+        match outcome.verdict {
+            SHOT => {
+                let [((at, Some(reason)), 1)] = counted[..] else {
+                    panic!("dropped, counted as {counted:?}")
+                };
+                assert_eq!(at, hook);
+                Err(reason)
+            }
+            UNSPEC | REDIRECT => {
+                assert_eq!(counted, [((hook, None), 1)], "passed, but counted otherwise");
+                Ok(Passed { is_redirected: outcome.verdict == REDIRECT, frame: outcome.data })
+            }
+            verdict => panic!("the program returned {verdict}"),
+        }
+    }
+
+    /// Every flow in the table.
+    pub fn flows(&self) -> Vec<Flow> {
+        self.node.kernel().flows().expect("the flow table").iter().collect()
+    }
+
+    /// Every event since the last look. Ends when none came for a while.
+    pub fn events(&self) -> Vec<Event> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let end = Instant::now() + Duration::from_secs(5);
+        runtime.block_on(async {
+            let mut reader = self.node.kernel().events().expect("the ring buffer");
+            let mut events = Vec::new();
+            while Instant::now() < end {
+                match tokio::time::timeout(Duration::from_millis(200), reader.next()).await {
+                    Ok(event) => events.push(event.expect("an event")),
+                    Err(_) => break,
+                }
+            }
+            events
+        })
+    }
+}
+
+fn counters(node: &Node) -> Counters {
+    let dropped = node.kernel().drops().expect("counters").into_iter();
+    let dropped = dropped.map(|(hook, reason, counter)| ((hook, Some(reason)), counter.packets));
+    let passed = node.kernel().forwarded().expect("counters").into_iter();
+    dropped.chain(passed.map(|(hook, counter)| ((hook, None), counter.packets))).collect()
+}
+
+fn cluster(manifest: &str) -> Cluster {
+    let mut objects = Objects::default();
+    let documents = manifest::from_text("cluster.yaml", manifest);
+    objects.insert_all(documents.unwrap_or_else(|found| panic!("{}", found.render(false))));
+    objects.build().unwrap_or_else(|found| panic!("{}", found.render(false)))
+}

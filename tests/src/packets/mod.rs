@@ -1,0 +1,19 @@
+//! The loaded programs on packets made by hand, by `BPF_PROG_TEST_RUN`: on the running kernel, as root.
+//!
+//! Nothing is sent. The programs run on a copy of the packet as if it were at their hook, in a network
+//! namespace that is made for the purpose.
+
+mod build;
+mod check;
+mod lab;
+mod namespace;
+mod node;
+
+pub use build::{
+    Ends, NODE_MAC, POD_MAC, eth, fragment_v4, fragment_v6, ip, ip_chain_v6, ip_options_v4, l4_offset,
+    mend_v4, set_ip_len, transport_check,
+};
+pub use check::{read_tuple, wrong_checksums};
+pub use lab::{Lab, Passed, Verdict, in_lab};
+pub use namespace::{in_namespace, ip as ip_command};
+pub use node::{At, Node};

@@ -10,9 +10,7 @@ use super::{
     print, warn,
 };
 use crate::{
-    cluster::Objects,
     daemon::explain,
-    manifest::Diagnostics,
     protocol::{Request, Response},
 };
 
@@ -38,11 +36,7 @@ fn ask(args: &args::Explain) -> Result<(bool, String), Error> {
 }
 
 fn offline(args: &args::Explain) -> Result<(bool, String), Error> {
-    let found = |found: &Diagnostics| Error::input(found.render(false));
-    let documents = input::read(&args.files).map_err(|wrong| found(&wrong))?;
-    let mut objects = Objects::default();
-    objects.insert_all(documents);
-    let cluster = objects.build().map_err(|wrong| found(&wrong))?;
+    let (cluster, _) = input::read_offline(&args.files)?;
     explain::explain(&cluster, &args.source, &args.destination).map_err(Error::usage)
 }
 

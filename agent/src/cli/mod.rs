@@ -7,11 +7,13 @@ mod agent;
 mod apply;
 mod args;
 mod attach;
+mod check;
 mod client;
 mod diff;
 mod explain;
 mod get;
 mod input;
+mod lint;
 mod output;
 mod status;
 
@@ -36,6 +38,8 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Observe(args) => explain::observe(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Attach(args) => attach::attach(&args),
         Command::Detach(args) => attach::detach(&args),
         Command::Completion { shell } => {

@@ -56,7 +56,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     .map_err(|why| Failure::new(FailureKind::Usage, why))?;
                 Response::Explained { allowed, text }
             }
-            Request::Observe => {
+            Request::Observe(_) => {
                 return Err(Failure::new(FailureKind::Usage, "events are not a single answer"));
             }
         })

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     kernel::pins::of_node,
-    protocol::{Detach, Failure, FailureKind, Request, Response},
+    protocol::{Detach, Failure, FailureKind, Observation, Request, Response},
 };
 
 /// Events that a slow observer may be behind.
@@ -125,7 +125,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
 struct Inbox {
     commands: mpsc::Receiver<Command>,
     send_commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<Arc<Observation>>,
     manifests: mpsc::Receiver<()>,
     interfaces: mpsc::Receiver<()>,
     terminate: Signal,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Filter;
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -58,7 +59,7 @@ pub enum Request {
         destination: String,
     },
     /// Send events as they come.
-    Observe,
+    Observe(Filter),
 }
 
 /// A change of objects.

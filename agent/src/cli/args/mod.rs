@@ -1,6 +1,7 @@
 //! The command line.
 
 mod agent;
+mod observe;
 mod offline;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 pub(super) use self::{
     agent::{Agent, AttachMode, LogFormat, LogLevel},
+    observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
 };
 use crate::protocol::Kind;
@@ -236,14 +238,6 @@ pub(super) struct Explain {
     /// Ask these manifests rather than a running agent. May be repeated.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["node", "state"])]
     pub files: Vec<PathBuf>,
-    /// Agents.
-    #[command(flatten)]
-    pub target: Target,
-}
-
-/// `weir observe`.
-#[derive(Debug, Args)]
-pub(super) struct Observe {
     /// Agents.
     #[command(flatten)]
     pub target: Target,

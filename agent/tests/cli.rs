@@ -13,8 +13,8 @@ use weir::{
     cluster::Name,
     protocol::{
         self, Change, Changed, ChangedObject, Column, Decider, Difference, Failure, FailureKind, Filter,
-        Listing, ObjectDifference, Observation, Outcome, Owner, OwnerKind, Party, Request, Response, Row,
-        Status, Verdict,
+        Kind, Listing, ObjectDifference, Observation, Outcome, Owner, OwnerKind, Party, Request, Response,
+        Row, Status, Verdict,
     },
     source::Source,
 };
@@ -277,7 +277,7 @@ fn nothing_that_an_agent_says_can_steer_the_terminal() {
     let evil = "demo\u{1b}]0;owned\u{7}\u{202e}\n";
     host.agent("a", move |request| match request {
         Request::Get { .. } => Response::Listing(Listing {
-            columns: vec![Column { header: evil.into(), wide: false }],
+            columns: vec![Column { header: evil.into(), wide: false, sum: false }],
             rows: vec![Row {
                 namespace: Some(evil.into()),
                 name: evil.into(),
@@ -435,4 +435,35 @@ fn observe_refuses_conditions_that_nothing_meets() {
     for args in [["--verdict", "denied"], ["--reason", "BAD_LUCK"], ["--pod", "web"]] {
         assert_eq!(status(&host.weir(&["observe", args[0], args[1]])), 2, "{args:?}");
     }
+}
+
+#[test]
+fn wide_policies_come_with_their_rules() {
+    let host = Host::new();
+    host.agent("a", |request| {
+        let Request::Get { kind, name, .. } = request else { panic!("another request") };
+        let listing = |header: &str, cell: &str| Listing {
+            columns: vec![Column { header: header.into(), wide: false, sum: false }],
+            rows: vec![Row {
+                namespace: Some("demo".into()),
+                name: name.clone().unwrap(),
+                object: String::new(),
+                cells: vec![cell.into()],
+                manifest: json!(null),
+            }],
+        };
+        Response::Listing(match kind {
+            Kind::Rules => listing("DEFINED AT", "db.yaml:9:5"),
+            _ => listing("PODS", "2"),
+        })
+    });
+
+    let wide = host.weir(&["get", "policy", "db", "-o", "wide"]);
+    let plain = host.weir(&["get", "policy", "db"]);
+
+    assert_eq!(stdout(&plain), "NAMESPACE   NAME   PODS\ndemo        db     2\n");
+    assert_eq!(
+        stdout(&wide),
+        stdout(&plain) + "\nNAMESPACE   NAME   DEFINED AT\ndemo        db     db.yaml:9:5\n"
+    );
 }

@@ -85,6 +85,9 @@ pub enum Kind {
     /// Network policies, with the pods they select.
     #[value(alias = "policy", alias = "netpol", alias = "networkpolicies", alias = "networkpolicy")]
     Policies,
+    /// Rules of network policies, with the connections they have decided.
+    #[value(skip)]
+    Rules,
     /// Pods of this node, with interface, addresses and rule sets.
     #[value(alias = "endpoint", alias = "ep", alias = "eps")]
     Endpoints,

@@ -169,6 +169,9 @@ pub struct Column {
     pub header: String,
     /// Shown only in wide tables.
     pub wide: bool,
+    /// Numbers that each node counts for itself: those of several nodes are added up.
+    #[serde(default)]
+    pub sum: bool,
 }
 
 /// A row of a [`Listing`].

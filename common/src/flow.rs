@@ -11,6 +11,8 @@
 //! knows it as any number below [`WAYS`] and walks what follows once, not once for each way. The agent
 //! numbers the free tags of a new table; in one of all zeroes every way calls itself 0, and one is used.
 
+use core::mem::offset_of;
+
 use crate::{
     addr::{Addr, Be16, V4, V6, differing},
     plain,
@@ -113,7 +115,7 @@ pub struct FlowEntry<A> {
     pub ifindex: u32,
     /// Epoch of the decision.
     pub epoch: u32,
-    /// Time of the last packet, the low half of the kernel's jiffies.
+    /// Time of the last packet, the low half of the kernel's jiffies, give or take 64.
     pub seen: u32,
     /// Rule that decided for the sending pod.
     pub egress_rule: u32,
@@ -137,6 +139,8 @@ pub mod flags {
     pub const ANSWERED: u16 = 1 << 3;
     /// The one who opened the flow is this node itself.
     pub const FROM_NODE: u16 = 1 << 4;
+    /// It leaves the cluster by the uplink, under the node's address.
+    pub const MASQUERADED: u16 = 1 << 5;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).
@@ -231,6 +235,27 @@ impl<A: Addr> FlowKey<A> {
             hash = mix(hash, u64::from(dst[2]) << 32 | u64::from(dst[3]));
         }
         mix(hash, u64::from(self.protocol))
+    }
+
+    /// The addresses and ports of its packets.
+    #[inline(always)]
+    pub fn tuple(&self) -> &Tuple<A> {
+        const {
+            assert!(size_of::<Self>() == size_of::<Tuple<A>>() + 8);
+            assert!(offset_of!(Self, src) == offset_of!(Tuple<A>, src));
+            assert!(offset_of!(Self, dst) == offset_of!(Tuple<A>, dst));
+            assert!(offset_of!(Self, sport) == offset_of!(Tuple<A>, sport));
+            assert!(offset_of!(Self, dport) == offset_of!(Tuple<A>, dport));
+        }
+        // SAFETY: a key begins with the fields of a tuple, as asserted.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    pub fn tuple_mut(&mut self) -> &mut Tuple<A> {
+        // SAFETY: as in `tuple`.
+        unsafe { &mut *core::ptr::from_mut(self).cast() }
     }
 
     /// The key that packets back to the sender of `to` arrive with at a hook of scope `scope`.

@@ -3,7 +3,10 @@
 //! Every struct has alignment 1 and is made of bytes and of words in network order, so that a pointer
 //! into a packet may be viewed as one wherever its bytes have been bounds-checked.
 
-use crate::addr::{Addr, Be16, V4, V6};
+use crate::{
+    addr::{Addr, Be16, V4, V6},
+    checksum::Change,
+};
 
 /// Ethertype of IPv4, host order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -255,18 +258,68 @@ const _: () = {
 
 /// An IP header that holds addresses of type `A`, as far as the generic pipeline needs it.
 pub trait IpHeader<A: Addr>: Copy {
-    /// Offset of the source address in bytes.
-    const SRC: usize;
-    /// Offset of the destination address in bytes.
-    const DST: usize;
+    /// The protocol of what follows, if that is a transport header right behind this one: no options, no
+    /// extension headers, not a later fragment.
+    fn transport(&self) -> Option<u8>;
+
+    /// Source and destination, which lie side by side.
+    fn addresses(&mut self) -> *mut [A; 2];
+
+    /// Mends the header's own checksum after the `change` to its addresses. Returns all of the change, for
+    /// a checksum that covers this header.
+    fn mend(&mut self, change: Change) -> Change;
+
+    /// Takes one off the hop limit, as a router does. The caller has seen that it is over 1.
+    fn take_hop(&mut self);
 }
 
 impl IpHeader<V4> for Ipv4 {
-    const SRC: usize = 12;
-    const DST: usize = 16;
+    #[inline(always)]
+    fn transport(&self) -> Option<u8> {
+        let is_later = self.fragment.get() & 0x1fff != 0;
+        if self.version_ihl == 0x45 && !is_later { Some(self.protocol) } else { None }
+    }
+
+    #[inline(always)]
+    fn addresses(&mut self) -> *mut [V4; 2] {
+        (&raw mut self.src).cast()
+    }
+
+    #[inline(always)]
+    fn mend(&mut self, change: Change) -> Change {
+        let old = self.check;
+        self.check = change.apply(old);
+        change.half(old.0, self.check.0)
+    }
+
+    #[inline(always)]
+    fn take_hop(&mut self) {
+        // It is the first byte of a word whose second byte stays.
+        let old = u16::from_ne_bytes([self.ttl, 0]);
+        self.ttl -= 1;
+        self.check = Change::new().half(old, u16::from_ne_bytes([self.ttl, 0])).apply(self.check);
+    }
 }
 
 impl IpHeader<V6> for Ipv6 {
-    const SRC: usize = 8;
-    const DST: usize = 24;
+    #[inline(always)]
+    fn transport(&self) -> Option<u8> {
+        if self.version_class_flow[0] >> 4 == 6 { Some(self.next_header) } else { None }
+    }
+
+    #[inline(always)]
+    fn addresses(&mut self) -> *mut [V6; 2] {
+        (&raw mut self.src).cast()
+    }
+
+    /// It has none.
+    #[inline(always)]
+    fn mend(&mut self, change: Change) -> Change {
+        change
+    }
+
+    #[inline(always)]
+    fn take_hop(&mut self) {
+        self.hop_limit -= 1;
+    }
 }

@@ -20,6 +20,14 @@ pub struct State {
     pub node_v6: V6,
     /// Interface towards other nodes and the outside.
     pub uplink: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+}
+
+/// Settings of the cluster that the programs act on.
+pub mod flags {
+    /// What pods send outside of the cluster leaves under the node's address.
+    pub const MASQUERADE: u32 = 1 << 0;
 }
 
 /// Which events go to the ring buffer.
@@ -33,4 +41,4 @@ pub mod events {
 /// Mark of a packet that was judged before it is handed to a pod's interface from the node's side.
 pub const MARK_JUDGED: u32 = 0x7765_6972;
 
-plain!(State: 32);
+plain!(State: 36);

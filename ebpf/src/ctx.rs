@@ -109,16 +109,21 @@ impl Ctx {
         }
     }
 
-    /// Overwrites the header or field `T` at `offset`.
+    /// The same, to be changed in place.
     ///
     /// # Errors
-    /// [`Reason::InvalidPacket`] when the packet ends before it does.
+    /// As [`header`](Self::header).
     #[inline(always)]
-    pub fn write<T: Copy>(&self, offset: u32, value: T) -> Result<(), Reason> {
-        let Some(pointer) = self.at::<T>(offset) else { return Err(Reason::InvalidPacket) };
-        // SAFETY: as in `header`; nobody else has the packet.
-        unsafe { pointer.write(value) };
-        Ok(())
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the packet is behind the context, and one stage has it at a time"
+    )]
+    pub fn header_mut<T: Copy>(&self, offset: u32) -> Result<&mut T, Reason> {
+        match self.at::<T>(offset) {
+            // SAFETY: as in `header`; nobody else has the packet.
+            Some(pointer) => Ok(unsafe { &mut *pointer }),
+            None => Err(Reason::InvalidPacket),
+        }
     }
 
     /// Sees to it that the first `len` bytes, or all there are, can be read.

@@ -4,7 +4,7 @@
 
 use weir_common::{
     addr::Addr,
-    flow::{FlowKey, Tuple, flags, state},
+    flow::{Tuple, flags, state},
     header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
@@ -14,12 +14,13 @@ use weir_common::{
 use crate::{
     ctx::Ctx,
     family::Family,
-    flow::{self, Path, Rules, tuple_of},
-    maps,
+    flow::{Path, Rules},
+    maps, masquerade,
     parse::{Kind, Packet},
     policy::{self, Direction},
     report, service,
-    slow::{GO_ON, NOT_OURS},
+    slow::{self, GO_ON, NOT_OURS},
+    words,
     work::{End, Work},
 };
 
@@ -29,26 +30,29 @@ use crate::{
 #[inline(always)]
 pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_known: bool) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    let Work { packet, path, .. } = work;
-    let key = &packet.key;
     work.is_new = 0;
     if is_known {
+        let key = &work.packet.key;
         if key.scope != 0 && !is_behind::<F>(&key.src, key.scope) {
             return Reason::InvalidSource as u32;
         }
-        if still_served::<F>(key, path) {
+        name_ends(work);
+        if still_served::<F>(work) {
             return GO_ON;
         }
-        if path.flags & flags::REPLY != 0 {
+        if work.path.flags & flags::REPLY != 0 {
             return Reason::ServiceNoBackend as u32;
         }
     }
     work.is_new = 1;
-    path.to = tuple_of(key);
+    let Work { packet, path, .. } = work;
+    // SAFETY: places in the map.
+    unsafe { words::copy(&raw mut path.to, packet.key.tuple()) };
     path.flags = 0;
     path.state = state::OPENING;
     let answer = open::<F>(ctx, hook, state, packet, path);
-    if path.to != tuple_of(key) {
+    // SAFETY: as before.
+    if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
     }
     answer
@@ -58,35 +62,32 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
 /// number of the reason to refuse it.
 #[inline(always)]
 pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
+    name_ends(work);
     let Work { packet, path, client, server, rules, .. } = work;
-    let key = &packet.key;
-    let (from, to, port) = if path.flags & flags::REPLY != 0 {
-        (path.to.dst, key.src, key.sport)
-    } else {
-        (key.src, path.to.dst, path.to.dport)
-    };
-    let protocol = policy_protocol(key.protocol);
+    let protocol = policy_protocol(packet.key.protocol);
+    let port = server.port.get();
     let from_node = path.flags & flags::FROM_NODE != 0;
-    let to_self = from == to && !from_node;
+    // SAFETY: places in the map.
+    let to_self = !from_node && unsafe { words::same(&raw const client.addr, &raw const server.addr) };
     client.ifindex = 0;
     server.ifindex = 0;
-    if !from_node && let Some(pod) = F::endpoint(&from) {
-        client.set(pod);
+    if !from_node && let Some(pod) = F::endpoint(&client.addr) {
+        client.set_pod(pod);
         if !to_self
             && let Err(reason) =
-                policy::judge::<F>(pod, Direction::Egress, to, protocol, port.get(), &mut rules.egress)
+                policy::judge::<F>(pod, Direction::Egress, &server.addr, protocol, port, &mut rules.egress)
         {
             return reason as u32;
         }
     }
-    if let Some(pod) = F::endpoint(&to) {
-        server.set(pod);
+    if let Some(pod) = F::endpoint(&server.addr) {
+        server.set_pod(pod);
         if from_node {
             rules.ingress = RULE_OWN_NODE;
         } else if to_self {
             *rules = Rules { egress: RULE_SELF, ingress: RULE_SELF };
         } else if let Err(reason) =
-            policy::judge::<F>(pod, Direction::Ingress, from, protocol, port.get(), &mut rules.ingress)
+            policy::judge::<F>(pod, Direction::Ingress, &client.addr, protocol, port, &mut rules.ingress)
         {
             return reason as u32;
         }
@@ -98,24 +99,74 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    let now = maps::now();
-    let Work { packet, path, reply, client, server, is_new, rules, best, .. } = work;
+    if work.is_new != 0 && work.path.flags & flags::MASQUERADED != 0 {
+        let answer = F::allot();
+        if answer != GO_ON {
+            return answer;
+        }
+        slow::settle();
+    }
+    let Work { packet, path, entry, client, server, is_new, rules, .. } = work;
     let key = &packet.key;
     path.epoch = state.epoch;
     if *is_new != 0 {
         // The reply first: once a packet is out, its answer must find the way back.
-        reply.key = FlowKey::reply_to(&path.to, server.ifindex, key.protocol);
-        reply.path.to = Tuple { src: key.dst, dst: key.src, sport: key.dport, dport: key.sport };
-        reply.path.flags = path.flags | flags::REPLY;
-        reply.path.epoch = path.epoch;
-        reply.path.state = path.state;
-        lead(&mut reply.path, client);
-        flow::insert::<F>(&reply.key, &reply.path, rules, now, best);
+        turn(entry.key.tuple_mut(), &path.to);
+        entry.key.scope = server.ifindex;
+        entry.key.protocol = key.protocol;
+        turn(&mut entry.path.to, key.tuple());
+        entry.path.flags = path.flags | flags::REPLY;
+        entry.path.epoch = path.epoch;
+        entry.path.state = path.state;
+        lead(&mut entry.path, client);
+        F::insert();
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
     lead(path, if path.flags & flags::REPLY != 0 { client } else { server });
-    flow::insert::<F>(key, path, rules, now, best);
+    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED {
+        path.ifindex = state.uplink;
+    }
+    // SAFETY: places in the map.
+    unsafe {
+        words::copy(&raw mut entry.key, key);
+        words::copy(&raw mut entry.path, path);
+    }
+    F::insert();
     GO_ON
+}
+
+/// Makes `to` the tuple of packets that go the other way.
+#[inline(always)]
+fn turn<A>(to: &mut Tuple<A>, from: &Tuple<A>) {
+    // SAFETY: places of one type each, all in the map.
+    unsafe {
+        words::copy(&raw mut to.src, &raw const from.dst);
+        words::copy(&raw mut to.dst, &raw const from.src);
+    }
+    (to.sport, to.dport) = (from.dport, from.sport);
+}
+
+/// Notes who speaks with whom, by the packet and its way. One form for both directions, so that what
+/// follows is not walked by the verifier for each.
+#[inline(always)]
+fn name_ends<A: Addr>(work: &mut Work<A>) {
+    let Work { packet, path, client, server, front, .. } = work;
+    let (here, there) = (packet.key.tuple(), &path.to);
+    // SAFETY: places of one type each, all in the map.
+    unsafe {
+        if path.flags & flags::REPLY != 0 {
+            words::copy(&raw mut client.addr, &raw const there.dst);
+            words::copy(&raw mut server.addr, &raw const here.src);
+            words::copy(&raw mut front.addr, &raw const there.src);
+            (server.port, front.port) = (here.sport, there.sport);
+        } else {
+            words::copy(&raw mut client.addr, &raw const here.src);
+            words::copy(&raw mut server.addr, &raw const there.dst);
+            words::copy(&raw mut front.addr, &raw const here.dst);
+            (server.port, front.port) = (there.dport, here.dport);
+        }
+    }
+    slow::settle();
 }
 
 /// Fills in where a new flow goes, and that the node is its client where that is so. Answers as [`choose`].
@@ -136,9 +187,9 @@ fn open<F: Family>(
     if packet.kind == Kind::EchoReply {
         return Reason::IcmpUnrelated as u32;
     }
-    let (src, dst) = (packet.key.src, packet.key.dst);
+    let (src, dst) = (&packet.key.src, &packet.key.dst);
     if hook == Hook::ToPod as u32 {
-        if !is_behind::<F>(&dst, ctx.ifindex()) {
+        if !is_behind::<F>(dst, ctx.ifindex()) {
             return Reason::UnknownEndpoint as u32;
         }
         if ctx.ingress_ifindex() == 0 {
@@ -148,10 +199,11 @@ fn open<F: Family>(
         return if is_outside::<F>(ctx, state, src) { GO_ON } else { Reason::InvalidSource as u32 };
     }
     if hook == Hook::FromPod as u32 {
-        if !is_behind::<F>(&src, ctx.ifindex()) {
+        if !is_behind::<F>(src, ctx.ifindex()) {
             return Reason::InvalidSource as u32;
         }
-        if dst.is_martian() || dst == src {
+        // SAFETY: places in the map.
+        if dst.is_martian() || unsafe { words::same(dst, src) } {
             return Reason::InvalidDestination as u32;
         }
     } else {
@@ -161,14 +213,20 @@ fn open<F: Family>(
         }
         path.flags |= flags::FROM_NODE;
     }
-    destination::<F>(state, packet, path)
+    let answer = destination::<F>(state, packet, path);
+    if hook == Hook::FromPod as u32 && masquerade::concerns::<F>(state, path) {
+        path.flags |= flags::MASQUERADED;
+    }
+    answer
 }
 
 /// A packet that comes to a pod from elsewhere has no address of this node, nor of a pod of it.
 #[inline(always)]
-fn is_outside<F: Family>(ctx: &Ctx, state: &State, src: F::Addr) -> bool {
-    let is_local = F::endpoint(&src).is_some_and(|pod| pod.ifindex != ctx.ingress_ifindex());
-    !src.is_martian() && src != F::node(state) && !is_local
+fn is_outside<F: Family>(ctx: &Ctx, state: &State, src: &F::Addr) -> bool {
+    let is_local = F::endpoint(src).is_some_and(|pod| pod.ifindex != ctx.ingress_ifindex());
+    // SAFETY: places in maps.
+    let is_node = unsafe { words::same(src, F::node(state)) };
+    !src.is_martian() && !is_node && !is_local
 }
 
 /// Fills in where a new flow's packets go: to a backend when it is for a service, else where they say.
@@ -180,17 +238,20 @@ fn destination<F: Family>(state: &State, packet: &Packet<F::Addr>, path: &mut Pa
         let Some(backend) = service::choose::<F>(service.internal, key) else {
             return Reason::ServiceNoBackend as u32;
         };
-        path.to.dst = backend.addr;
         path.to.dport = backend.port;
-        if backend.addr == key.src {
-            // A pod that is its own backend would drop a packet from its own address.
-            path.to.src = F::node(state);
-            if path.to.src == F::Addr::default() {
-                return Reason::ServiceNoBackend as u32;
+        // SAFETY: places of one type each, all in maps.
+        unsafe {
+            words::copy(&raw mut path.to.dst, &raw const backend.addr);
+            if words::same(&raw const backend.addr, &raw const key.src) {
+                // A pod that is its own backend would drop a packet from its own address.
+                words::copy(&raw mut path.to.src, F::node(state));
+                if *F::node(state) == F::Addr::default() {
+                    return Reason::ServiceNoBackend as u32;
+                }
             }
         }
     } else if F::endpoint(&key.dst).is_none() {
-        match F::identity(key.dst).slots[0] {
+        match F::identity(&key.dst).slots[0] {
             IDENTITY_SERVICE => return Reason::ServicePortUnknown as u32,
             IDENTITY_SERVICE_CIDR => return Reason::ServiceUnallocated as u32,
             _ => {}
@@ -218,10 +279,11 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
 
 /// Makes a way end at `receiver`, or in the node's stack when that is no local pod.
 #[inline(always)]
-fn lead<A>(path: &mut Path<A>, receiver: &End) {
+fn lead<A>(path: &mut Path<A>, receiver: &End<A>) {
     path.flags &= !flags::TO_PEER;
     path.ifindex = receiver.ifindex;
-    path.mac = receiver.mac;
+    // SAFETY: places in the map.
+    unsafe { words::copy(&raw mut path.mac, &raw const receiver.mac) };
     if receiver.ifindex != 0 {
         path.flags |= flags::TO_PEER;
     }
@@ -230,16 +292,14 @@ fn lead<A>(path: &mut Path<A>, receiver: &End) {
 /// Whether the service that a flow was opened through still sends it to its backend. TCP flows stay
 /// with an endpoint that has left; flows without a connection end at once, as with kube-proxy.
 #[inline(always)]
-fn still_served<F: Family>(key: &FlowKey<F::Addr>, path: &Path<F::Addr>) -> bool {
-    let to = &path.to;
-    let is_reply = path.flags & flags::REPLY != 0;
-    let (front, front_port, back, back_port) = if is_reply {
-        (to.src, to.sport, key.src, key.sport)
-    } else {
-        (key.dst, key.dport, to.dst, to.dport)
-    };
-    if front == back && front_port == back_port || key.protocol == u32::from(protocol::TCP) {
+fn still_served<F: Family>(work: &Work<F::Addr>) -> bool {
+    let Work { packet, server, front, .. } = work;
+    if packet.key.protocol == u32::from(protocol::TCP) {
         return true;
     }
-    service::keeps::<F>((front, front_port), (back, back_port), key.protocol)
+    // SAFETY: places in the map.
+    if front.port == server.port && unsafe { words::same(&raw const front.addr, &raw const server.addr) } {
+        return true;
+    }
+    service::keeps::<F>(front, server, packet.key.protocol)
 }

@@ -18,10 +18,10 @@ impl Outcome {
 /// tells its sender.
 #[inline(always)]
 pub fn expires<A>(packet: &Packet<A>, path: &Path<A>) -> bool {
-    packet.ttl <= 1 && path.flags & flags::TO_PEER != 0
+    packet.ttl <= 1 && path.flags & (flags::TO_PEER | flags::MASQUERADED) != 0
 }
 
-/// Rewrites a packet where its flow's entry says so.
+/// Rewrites a packet where its way says so.
 ///
 /// # Errors
 /// When it cannot be rewritten.
@@ -33,20 +33,21 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::
     Ok(())
 }
 
-/// Hands a packet over as its flow's entry says: straight into a local pod, or on through the stack.
+/// Hands a packet over as its way says: straight into a local pod, out by the uplink under the node's own
+/// address, which the stack would take for forged, or on through the stack.
 ///
 /// # Errors
 /// When its headers cannot be written.
 #[inline(always)]
-pub fn hand_over<F: Family>(
-    ctx: &Ctx,
-    packet: &Packet<F::Addr>,
-    path: &Path<F::Addr>,
-) -> Result<Outcome, Reason> {
-    if path.flags & flags::TO_PEER == 0 {
-        return Ok(Outcome::PASS);
+pub fn hand_over<F: Family>(ctx: &Ctx, path: &Path<F::Addr>) -> Result<Outcome, Reason> {
+    if path.flags & flags::TO_PEER != 0 {
+        rewrite::route::<F>(ctx, &path.mac)?;
+        return Ok(Outcome(ctx.redirect_peer(path.ifindex)));
     }
-    rewrite::address_frame(ctx, path.mac)?;
-    rewrite::decrement_hops::<F>(ctx, packet.ttl)?;
-    Ok(Outcome(ctx.redirect_peer(path.ifindex)))
+    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED {
+        // The helper finds the next router's address itself.
+        rewrite::route::<F>(ctx, &path.mac)?;
+        return Ok(Outcome(ctx.redirect_neigh(path.ifindex)));
+    }
+    Ok(Outcome::PASS)
 }

@@ -14,9 +14,7 @@ use weir_common::{
 
 use crate::{
     ctx::{Aligned, AlignedAfterWord, Ctx},
-    maps, neighbour,
-    parse::{self, Packet},
-    slow,
+    maps, parse, slow,
     work::{Refused, Work},
 };
 
@@ -24,13 +22,11 @@ use crate::{
 pub trait Family: Sized {
     /// Addresses.
     type Addr: Addr;
+    /// Its IP header without options.
+    type Header: IpHeader<Self::Addr>;
 
     /// 4 or 6.
     const VERSION: u8;
-    /// Offset of the source address in the frame.
-    const SRC_OFFSET: u32;
-    /// Offset of the destination address in the frame.
-    const DST_OFFSET: u32;
     /// IP protocol number of this family's ICMP.
     const ICMP: u8;
     /// Type of an echo request.
@@ -43,19 +39,27 @@ pub trait Family: Sized {
     /// Parses the headers after Ethernet.
     fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
-    fn check_neighbour(ctx: &Ctx, packet: &Packet<Self::Addr>) -> Result<(), Reason>;
+    fn check_neighbour(ctx: &Ctx) -> Result<(), Refused>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
+    /// [`crate::flow::insert`], see [`crate::slow`].
+    fn insert();
+    /// [`crate::masquerade::allot`], see [`crate::slow`].
+    fn allot() -> u32;
+    /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
+    fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
     fn keep_alive();
     /// [`crate::fragment::resolve`], see [`crate::slow`].
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
+    /// [`crate::report::dropped`], see [`crate::slow`].
+    fn report_drop(ctx: &Ctx, hook: Hook, reason: u32);
     /// Whether this ICMP type reports an error about a packet that it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// This node's own address.
-    fn node(state: &State) -> Self::Addr;
+    fn node(state: &State) -> &Self::Addr;
 
     /// Working memory.
     fn work() -> &'static PerCpuArray<Work<Self::Addr>>;
@@ -63,6 +67,8 @@ pub trait Family: Sized {
     fn endpoints() -> &'static HashMap<Self::Addr, Endpoint>;
     /// Map of identities.
     fn identities() -> &'static LpmTrie<Self::Addr, Identity>;
+    /// Map of the cluster's own addresses.
+    fn inside() -> &'static LpmTrie<Self::Addr, u32>;
     /// Map of frontends.
     fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
     /// Rings of backends.
@@ -86,12 +92,19 @@ pub trait Family: Sized {
 
     /// The two identities of `addr`.
     #[inline(always)]
-    fn identity(addr: Self::Addr) -> Identity {
-        let key = AlignedAfterWord::new(Key::new(Self::BITS, addr));
+    fn identity(addr: &Self::Addr) -> Identity {
+        let key = AlignedAfterWord::new(Key::new(Self::BITS, *addr));
         match Self::identities().get(&key.1) {
             Some(identity) => *identity,
             None => Identity { slots: [0; 2] },
         }
+    }
+
+    /// Whether `addr` is one of the cluster's own.
+    #[inline(always)]
+    fn is_inside(addr: &Self::Addr) -> bool {
+        let key = AlignedAfterWord::new(Key::new(Self::BITS, *addr));
+        Self::inside().get(&key.1).is_some()
     }
 
     /// The service on a frontend.
@@ -118,7 +131,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident $work:ident $endpoints:ident $identities:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -130,6 +143,18 @@ macro_rules! family_maps {
                 return answer;
             }
             slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
+        }
+        #[inline(always)]
+        fn insert() {
+            slow::$insert();
+        }
+        #[inline(always)]
+        fn allot() -> u32 {
+            slow::hear(slow::$allot())
+        }
+        #[inline(always)]
+        fn has_entry() -> bool {
+            slow::hear(slow::$peek()) == slow::GO_ON
         }
         #[inline(always)]
         fn keep_alive() {
@@ -144,6 +169,10 @@ macro_rules! family_maps {
             slow::$icmp_error(ctx.as_ptr(), hook as u32)
         }
         #[inline(always)]
+        fn report_drop(ctx: &Ctx, hook: Hook, reason: u32) {
+            slow::$dropped(ctx.as_ptr(), hook as u32, reason);
+        }
+        #[inline(always)]
         fn work() -> &'static PerCpuArray<Work<Self::Addr>> {
             &maps::$work
         }
@@ -154,6 +183,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn identities() -> &'static LpmTrie<Self::Addr, Identity> {
             &maps::$identities
+        }
+        #[inline(always)]
+        fn inside() -> &'static LpmTrie<Self::Addr, u32> {
+            &maps::$inside
         }
         #[inline(always)]
         fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service> {
@@ -184,10 +217,9 @@ macro_rules! family_maps {
 
 impl Family for Inet {
     type Addr = V4;
+    type Header = Ipv4;
 
     const VERSION: u8 = 4;
-    const SRC_OFFSET: u32 = parse::IP_OFFSET + <Ipv4 as IpHeader<V4>>::SRC as u32;
-    const DST_OFFSET: u32 = parse::IP_OFFSET + <Ipv4 as IpHeader<V4>>::DST as u32;
     const ICMP: u8 = protocol::ICMP;
     const ECHO_REQUEST: u8 = icmp::V4_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V4_ECHO_REPLY;
@@ -200,8 +232,8 @@ impl Family for Inet {
 
     /// IPv4 has ARP instead.
     #[inline(always)]
-    fn check_neighbour(_: &Ctx, _: &Packet<V4>) -> Result<(), Reason> {
-        Err(Reason::InvalidNeighbour)
+    fn check_neighbour(_: &Ctx) -> Result<(), Refused> {
+        Err(Reason::InvalidNeighbour.into())
     }
 
     #[inline(always)]
@@ -210,19 +242,18 @@ impl Family for Inet {
     }
 
     #[inline(always)]
-    fn node(state: &State) -> V4 {
-        state.node_v4
+    fn node(state: &State) -> &V4 {
+        &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
     type Addr = V6;
+    type Header = Ipv6;
 
     const VERSION: u8 = 6;
-    const SRC_OFFSET: u32 = parse::IP_OFFSET + <Ipv6 as IpHeader<V6>>::SRC as u32;
-    const DST_OFFSET: u32 = parse::IP_OFFSET + <Ipv6 as IpHeader<V6>>::DST as u32;
     const ICMP: u8 = protocol::ICMPV6;
     const ECHO_REQUEST: u8 = icmp::V6_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V6_ECHO_REPLY;
@@ -234,8 +265,8 @@ impl Family for Inet6 {
     }
 
     #[inline(always)]
-    fn check_neighbour(ctx: &Ctx, packet: &Packet<V6>) -> Result<(), Reason> {
-        neighbour::check_discovery(ctx, packet)
+    fn check_neighbour(ctx: &Ctx) -> Result<(), Refused> {
+        slow::heed(slow::discovery_v6(ctx.as_ptr()))
     }
 
     #[inline(always)]
@@ -244,9 +275,9 @@ impl Family for Inet6 {
     }
 
     #[inline(always)]
-    fn node(state: &State) -> V6 {
-        state.node_v6
+    fn node(state: &State) -> &V6 {
+        &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -5,7 +5,7 @@ use weir_common::{
     addr::Be16,
     checksum::Change,
     flow::{FlowKey, flags},
-    header::{Icmp, Ipv4, Ipv6, protocol},
+    header::{Icmp, IpHeader, protocol},
     reason::{Hook, Reason},
 };
 
@@ -15,112 +15,90 @@ use crate::{
     family::Family,
     flow::{self, Path},
     maps,
-    parse::Packet,
-    rewrite::{self, Bytes},
+    parse::{IP_OFFSET, Packet},
+    rewrite::Ports,
+    words,
+    work::Work,
 };
 
-/// The packet that an ICMP error quotes.
-struct Quote<A> {
-    /// Its addresses and ports, turned round: the key of what its receiver sends back.
-    back: FlowKey<A>,
-    /// Where its IP header starts in the frame.
-    ip: u32,
-    /// Where its transport header starts.
-    l4: u32,
-    /// The checksum of its IP header.
-    check: Be16,
-}
-
-/// Where the addresses of a quoted header of this family stand, and its length.
-struct Layout {
-    src: u32,
-    dst: u32,
-    len: u32,
+/// An error and what it quotes, of which at least eight bytes after the IP header are there (RFC 792; more
+/// in RFC 4443).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Quote<H: Copy> {
+    error: Icmp,
+    ip: H,
+    /// The quoted transport header; for others than an echo, its first two words are the ports.
+    transport: Icmp,
 }
 
 /// Finds the flow that an error belongs to: one that is live and of this revision, whose packets the
-/// error's receiver had sent. Copies its way to `path`, and translates the error where it says so.
+/// error's receiver had sent. Leaves its way in `work`, and translates the error where that says so.
 ///
 /// # Errors
 /// [`Reason::IcmpUnrelated`], and [`Reason::InvalidSource`] for an error of a pod under another address.
 #[inline(always)]
-pub fn resolve<F: Family>(
-    ctx: &Ctx,
-    hook: u32,
-    packet: &Packet<F::Addr>,
-    path: &mut Path<F::Addr>,
-) -> Result<(), Reason> {
+pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    let Work { packet, path, entry, .. } = work;
     if hook == Hook::FromPod as u32 && !decide::is_behind::<F>(&packet.key.src, ctx.ifindex()) {
         return Err(Reason::InvalidSource);
     }
-    let quote = quoted::<F>(ctx, packet)?;
+    read_quote::<F>(ctx, packet, &mut entry.key)?;
     let epoch = maps::state().map_or(0, |state| state.epoch);
     // An error goes to the one who sent what it quotes.
-    if quote.back.dst != packet.key.dst
-        || !flow::peek::<F>(&quote.back, path, maps::now())
+    // SAFETY: places in the map.
+    if !unsafe { words::same(&raw const entry.key.dst, &raw const packet.key.dst) }
+        || !flow::peek::<F>(&entry.key, path, maps::now())
         || path.epoch != epoch
     {
         return Err(Reason::IcmpUnrelated);
     }
     if path.flags & flags::REWRITE != 0 {
-        translate::<F>(ctx, packet, &quote, path)?;
+        translate::<F>(ctx, packet, &entry.key, path)?;
+        // That was all there is to rewrite.
+        path.flags &= !flags::REWRITE;
+    }
+    Ok(())
+}
+
+/// Reads the addresses and ports of the quoted packet, turned round: the key of what its receiver sends back.
+#[inline(always)]
+fn read_quote<F: Family>(
+    ctx: &Ctx,
+    packet: &Packet<F::Addr>,
+    back: &mut FlowKey<F::Addr>,
+) -> Result<(), Reason> {
+    let quote = ctx.header_mut::<Quote<F::Header>>(packet.l4).map_err(|_| Reason::IcmpUnrelated)?;
+    let Some(number) = quote.ip.transport() else { return Err(Reason::IcmpUnrelated) };
+    // SAFETY: places of one type each, in the packet and in the map.
+    unsafe {
+        let addresses = quote.ip.addresses().cast::<F::Addr>();
+        words::copy(&raw mut back.dst, addresses);
+        words::copy(&raw mut back.src, addresses.add(1));
+    }
+    back.scope = packet.key.scope;
+    back.protocol = u32::from(number);
+    if number == F::ICMP {
+        let (kind, id) = (quote.transport.kind, quote.transport.id);
+        if kind != F::ECHO_REQUEST && kind != F::ECHO_REPLY {
+            return Err(Reason::IcmpUnrelated);
+        }
+        back.sport = if kind == F::ECHO_REPLY { id } else { Be16(0) };
+        back.dport = if kind == F::ECHO_REPLY { Be16(0) } else { id };
+    } else if number == protocol::TCP || number == protocol::UDP || number == protocol::SCTP {
+        let ports = ports(quote);
+        back.sport = ports.dport;
+        back.dport = ports.sport;
+    } else {
+        return Err(Reason::IcmpUnrelated);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn layout<F: Family>() -> Layout {
-    if F::VERSION == 4 {
-        Layout { src: 12, dst: 16, len: size_of::<Ipv4>() as u32 }
-    } else {
-        Layout { src: 8, dst: 24, len: size_of::<Ipv6>() as u32 }
-    }
-}
-
-/// Reads the quoted packet. Only the plain shape is known: no options, no extension headers, not a later fragment.
-#[inline(always)]
-fn quoted<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>) -> Result<Quote<F::Addr>, Reason> {
-    let unrelated = |_| Reason::IcmpUnrelated;
-    let ip = packet.l4 + size_of::<Icmp>() as u32;
-    let l4 = ip + layout::<F>().len;
-    let (number, check) = if F::VERSION == 4 {
-        let header = ctx.header::<Ipv4>(ip).map_err(unrelated)?;
-        let is_later = header.fragment.get() & 0x1fff != 0;
-        if header.version_ihl != 0x45 || is_later {
-            return Err(Reason::IcmpUnrelated);
-        }
-        (header.protocol, header.check)
-    } else {
-        let header = ctx.header::<Ipv6>(ip).map_err(unrelated)?;
-        if header.version_class_flow[0] >> 4 != 6 {
-            return Err(Reason::IcmpUnrelated);
-        }
-        (header.next_header, Be16(0))
-    };
-    let src = ctx.header::<Bytes<F::Addr>>(ip + layout::<F>().src).map_err(unrelated)?.0;
-    let dst = ctx.header::<Bytes<F::Addr>>(ip + layout::<F>().dst).map_err(unrelated)?.0;
-    let (sport, dport) = if number == F::ICMP {
-        let echo = ctx.header::<Icmp>(l4).map_err(unrelated)?;
-        match echo.kind {
-            kind if kind == F::ECHO_REQUEST => (echo.id, Be16(0)),
-            kind if kind == F::ECHO_REPLY => (Be16(0), echo.id),
-            _ => return Err(Reason::IcmpUnrelated),
-        }
-    } else if number == protocol::TCP || number == protocol::UDP || number == protocol::SCTP {
-        let udp = ctx.header::<[Bytes<Be16>; 2]>(l4).map_err(unrelated)?;
-        (udp[0].0, udp[1].0)
-    } else {
-        return Err(Reason::IcmpUnrelated);
-    };
-    let back = FlowKey {
-        src: dst,
-        dst: src,
-        sport: dport,
-        dport: sport,
-        scope: packet.key.scope,
-        protocol: u32::from(number),
-    };
-    Ok(Quote { back, ip, l4, check })
+fn ports<H: Copy>(quote: &mut Quote<H>) -> &mut Ports {
+    // SAFETY: eight bytes of alignment 1, of which the ports are four.
+    unsafe { &mut *(&raw mut quote.transport).cast() }
 }
 
 /// Undoes the flow's translation in the quoted packet and in the error's own header.
@@ -131,31 +109,38 @@ fn quoted<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>) -> Result<Quote<F::Add
 fn translate<F: Family>(
     ctx: &Ctx,
     packet: &Packet<F::Addr>,
-    quote: &Quote<F::Addr>,
+    key: &FlowKey<F::Addr>,
     path: &Path<F::Addr>,
 ) -> Result<(), Reason> {
-    let (key, to) = (&quote.back, &path.to);
+    let to = &path.to;
+    let outer = ctx.header_mut::<F::Header>(IP_OFFSET)?;
+    let quote = ctx.header_mut::<Quote<F::Header>>(packet.l4)?;
     // The quote runs the other way: its source is where packets of this entry go.
     let inner = Change::new().addr(key.dst, to.dst).addr(key.src, to.src);
-    ctx.write(quote.ip + layout::<F>().src, Bytes(to.dst))?;
-    ctx.write(quote.ip + layout::<F>().dst, Bytes(to.src))?;
-    let mut covered = inner;
-    if F::VERSION == 4 {
-        let check = inner.apply(quote.check);
-        ctx.write(quote.ip + 10, Bytes(check))?;
-        covered = covered.half(quote.check.0, check.0);
+    let mut moved = Change::new().addr(packet.key.dst, to.dst);
+    // SAFETY: places of one type each, in the packet and in the map.
+    unsafe {
+        let addresses = quote.ip.addresses().cast::<F::Addr>();
+        words::copy(addresses, &raw const to.dst);
+        words::copy(addresses.add(1), &raw const to.src);
+        let addresses = outer.addresses().cast::<F::Addr>();
+        words::copy(addresses.add(1), &raw const to.dst);
+        // The flow's own server speaks under the address that the client knows; a router under its own.
+        if packet.key.src == key.src {
+            words::copy(addresses, &raw const to.src);
+            moved = moved.addr(key.src, to.src);
+        }
     }
+    outer.mend(moved);
+    let mut covered = quote.ip.mend(inner);
     if key.protocol as u8 != F::ICMP {
-        ctx.write(quote.l4, Bytes((to.dport, to.sport)))?;
+        *ports(quote) = Ports { sport: to.dport, dport: to.sport };
         covered = covered.port(key.dport, to.dport).port(key.sport, to.sport);
     }
-    // The flow's own server speaks under the address that the client knows; a router under its own.
-    let src = if packet.key.src == key.src { to.src } else { packet.key.src };
-    let mut outer = Change::new();
-    rewrite::addresses::<F>(ctx, (packet.key.src, packet.key.dst), (src, to.dst), &mut outer)?;
-    let mut check = covered.apply(ctx.header::<Icmp>(packet.l4)?.check);
+    let mut check = covered.apply(quote.error.check);
     if F::VERSION == 6 {
-        check = outer.apply(check);
+        check = moved.apply(check);
     }
-    ctx.write(packet.l4 + 2, Bytes(check))
+    quote.error.check = check;
+    Ok(())
 }

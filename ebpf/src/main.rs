@@ -5,7 +5,7 @@
 //! families run the same generic code, see [`family`].
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     missing_docs,
     reason = "the classifier macro does not carry documentation to the function it makes"
@@ -26,6 +26,7 @@ mod fragment;
 mod hook;
 mod icmp_error;
 mod maps;
+mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;
@@ -33,6 +34,7 @@ mod report;
 mod rewrite;
 mod service;
 mod slow;
+mod words;
 mod work;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

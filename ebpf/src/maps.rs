@@ -19,7 +19,7 @@ use weir_common::{
     state::State,
 };
 
-use crate::work::{Cursor, Work};
+use crate::work::Work;
 
 /// Sets of the IPv4 flow table, minus one.
 #[unsafe(no_mangle)]
@@ -37,9 +37,6 @@ pub static WORK_V4: PerCpuArray<Work<V4>> = PerCpuArray::with_max_entries(1, 0);
 pub static WORK_V6: PerCpuArray<Work<V6>> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
-pub static CURSOR: PerCpuArray<Cursor<u32>> = PerCpuArray::with_max_entries(1, 0);
-
-#[map]
 pub static STATE: Array<State> = Array::with_max_entries(1, 0);
 
 #[map]
@@ -51,6 +48,13 @@ pub static ENDPOINTS_V6: HashMap<V6, Endpoint> = HashMap::with_max_entries(1024,
 pub static IDENTITIES_V4: LpmTrie<V4, Identity> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 pub static IDENTITIES_V6: LpmTrie<V6, Identity> = LpmTrie::with_max_entries(65536, 0);
+/// The cluster's own addresses: what pods send there is not masqueraded.
+#[map]
+pub static INSIDE_V4: LpmTrie<V4, u32> = LpmTrie::with_max_entries(65536, 0);
+/// The same for IPv6.
+#[map]
+pub static INSIDE_V6: LpmTrie<V6, u32> = LpmTrie::with_max_entries(65536, 0);
+
 #[map]
 pub static RULE_SETS: Array<RuleSet> = Array::with_max_entries(1024, 0);
 #[map]

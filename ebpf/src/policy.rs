@@ -31,7 +31,7 @@ pub enum Direction {
 pub fn judge<F: Family>(
     pod: &Endpoint,
     direction: Direction,
-    peer: F::Addr,
+    peer: &F::Addr,
     protocol: Protocol,
     port: u16,
     rule: &mut u32,
@@ -90,19 +90,21 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
     }
     let (words, rules) = (set.words, set.rules);
     let mut start = 0;
-    for _ in 0..=MAX_PASSES {
+    // One step a block, and one more for each Pass rule, which leads onwards.
+    for _ in 0..MAX_WORDS / BLOCK + MAX_PASSES {
         let number = black_box(first_common(peers, ports, start, words));
-        if number == NO_BIT {
-            return NO_RULE;
+        match number {
+            NO_BIT => return NO_RULE,
+            BROKEN => return INCOMPLETE,
+            NOT_HERE => start = (start / 64 + BLOCK) * 64,
+            _ => {
+                let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
+                if rule.action != action::PASS {
+                    return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
+                }
+                start = rule.next;
+            }
         }
-        if number == BROKEN {
-            return INCOMPLETE;
-        }
-        let Some(rule) = maps::RULES.get(rules + number) else { return INCOMPLETE };
-        if rule.action != action::PASS {
-            return u64::from(rule.id) << 32 | FOUND | u64::from(rule.action);
-        }
-        start = rule.next;
     }
     INCOMPLETE
 }
@@ -114,7 +116,7 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
 fn port_vector(table: PortTable, port: u32) -> Option<u32> {
     let mut first = table.offset;
     let mut len = table.len;
-    for _ in 0..=MAX_PORT_STEPS {
+    for _ in 0..MAX_PORT_STEPS {
         if len <= 1 {
             break;
         }
@@ -131,25 +133,28 @@ fn port_vector(table: PortTable, port: u32) -> Option<u32> {
     Some(maps::PORTS.get(first)?.vector)
 }
 
+/// Words that one call of [`first_common`] looks at.
+const BLOCK: u32 = 8;
+
 /// No bit is common.
 const NO_BIT: u32 = u32::MAX;
 /// The vectors are not whole.
 const BROKEN: u32 = u32::MAX - 1;
+/// No bit of these words is common.
+const NOT_HERE: u32 = u32::MAX - 2;
 
-/// The lowest bit, from bit `start` on, that two vectors of `words` words have in common.
+/// The lowest bit that two vectors of `words` words have in common, in the [`BLOCK`] words from that of bit
+/// `start` on.
 ///
-/// A function of its own for the same reason as [`evaluate`]. The word it is at is kept in map memory, see
-/// [`Cursor`].
+/// A function of its own for the same reason as [`evaluate`], and of one block, so that the verifier walks
+/// as many words and not all that a vector may have.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> u32 {
-    let Some(cursor) = maps::CURSOR.get_ptr_mut(0) else { return BROKEN };
-    // SAFETY: this CPU's own element of the map, which nothing else refers to.
-    let cursor = unsafe { &mut *cursor };
-    cursor.set(start / 64);
+    let first = start / 64;
     let mut mask = u64::MAX << (start & 63);
-    for _ in 0..MAX_WORDS {
-        let word = cursor.get();
+    for step in 0..BLOCK {
+        let word = first + step;
         if word >= words {
             return NO_BIT;
         }
@@ -162,7 +167,6 @@ pub extern "C" fn first_common(one: u32, other: u32, start: u32, words: u32) -> 
             return word * 64 + common.trailing_zeros();
         }
         mask = u64::MAX;
-        cursor.set(word + 1);
     }
-    BROKEN
+    NOT_HERE
 }

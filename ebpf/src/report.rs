@@ -17,6 +17,7 @@ use crate::{
     flow::Rules,
     maps,
     parse::Packet,
+    words,
     work::{Refused, Work},
 };
 
@@ -37,8 +38,8 @@ pub fn finish(ctx: &Ctx, hook: Hook, verdict: Result<Outcome, Refused>) -> i32 {
 
 /// Tells of a dropped packet that could not be parsed.
 #[inline(always)]
-pub fn unparsed(ctx: &Ctx, hook: Hook, Refused(reason): Refused) {
-    debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook as u32, reason);
+pub fn unparsed(ctx: &Ctx, hook: u32, reason: u32) {
+    debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook, reason);
     emit(ctx, events::DROPS, |event| {
         event.kind = kind::DROP;
         event.reason = reason as u8;
@@ -48,14 +49,10 @@ pub fn unparsed(ctx: &Ctx, hook: Hook, Refused(reason): Refused) {
 
 /// Tells of a dropped packet.
 #[inline(always)]
-pub fn dropped<F: Family>(ctx: &Ctx, hook: Hook, work: &Work<F::Addr>, Refused(reason): Refused) {
+pub fn dropped<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &Work<F::Addr>) {
     debug!(
         &Log(ctx),
-        "hook {} drops a packet: reason {} rules {} {}",
-        hook as u32,
-        reason,
-        work.rules.egress,
-        work.rules.ingress
+        "hook {} drops a packet: reason {} rules {} {}", hook, reason, work.rules.egress, work.rules.ingress
     );
     emit(ctx, events::DROPS, |event| {
         describe::<F>(event, &work.packet);
@@ -110,7 +107,7 @@ fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     // Filled in where it lies: the stack has no room for it.
     // SAFETY: reserved memory of the record's size; all of it is written before it is used.
     let event = unsafe {
-        record.as_mut_ptr().write(Event::default());
+        words::clear(record.as_mut_ptr());
         record.assume_init_mut()
     };
     // SAFETY: a helper without arguments.

@@ -1,115 +1,137 @@
-//! Rewriting a packet at TC: addresses, ports, hop limit, checksums.
+//! Rewriting a packet at TC: addresses, ports, checksums, and the frame around it.
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weir_common::{
-    addr::{Addr, Be16},
+    addr::Be16,
     checksum::Change,
     flow::Tuple,
-    header::{Eth, Ipv4},
+    header::{Eth, Icmp, IpHeader},
     reason::Reason,
 };
 
 use crate::{
     ctx::Ctx,
     family::Family,
-    flow::tuple_of,
     parse::{IP_OFFSET, Kind, Packet},
+    words,
 };
-
-const TTL_V4: u32 = IP_OFFSET + core::mem::offset_of!(Ipv4, ttl) as u32;
-const CHECK_V4: u32 = IP_OFFSET + core::mem::offset_of!(Ipv4, check) as u32;
-const HOP_LIMIT_V6: u32 = IP_OFFSET + core::mem::offset_of!(weir_common::header::Ipv6, hop_limit) as u32;
 
 /// Offsets of the checksum in the transport headers.
 const TCP_CHECK: u32 = 16;
 const UDP_CHECK: u32 = 6;
 const ICMP_CHECK: u32 = 2;
 
-/// Takes one off the hop limit, as a router does. The caller has seen that it is over 1.
-#[inline(always)]
-pub fn decrement_hops<F: Family>(ctx: &Ctx, ttl: u8) -> Result<(), Reason> {
-    if F::VERSION == 6 {
-        return ctx.write(HOP_LIMIT_V6, ttl - 1);
-    }
-    // TTL is the first byte of a word whose second byte stays.
-    let change = Change::new().half(u16::from_ne_bytes([ttl, 0]), u16::from_ne_bytes([ttl - 1, 0]));
-    let check = ctx.header::<Bytes<Be16>>(CHECK_V4)?.0;
-    ctx.write(TTL_V4, ttl - 1)?;
-    ctx.write(CHECK_V4, Bytes(change.apply(check)))
+/// A frame as far as a router changes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Frame<H: Copy> {
+    eth: Eth,
+    ip: H,
 }
 
-/// Gives the frame to `mac`, from the address that it was sent to.
+/// Gives the frame to `mac`, from the address that it was sent to, and takes one off its hops, which the
+/// caller has seen to be over 1.
+///
+/// # Errors
+/// [`Reason::InvalidPacket`] when its headers cannot be reached.
 #[inline(always)]
-pub fn address_frame(ctx: &Ctx, mac: [u8; 6]) -> Result<(), Reason> {
-    let node = ctx.header::<Eth>(0)?.dst;
-    ctx.write(size_of::<[u8; 6]>() as u32, node)?;
-    ctx.write(0, mac)
-}
-
-/// Puts other addresses into the IP header, and adds that to `change`, for checksums that cover them too.
-#[inline(always)]
-pub fn addresses<F: Family>(
-    ctx: &Ctx,
-    old: (F::Addr, F::Addr),
-    new: (F::Addr, F::Addr),
-    change: &mut Change,
-) -> Result<(), Reason> {
-    *change = change.addr(old.0, new.0).addr(old.1, new.1);
-    ctx.write(F::SRC_OFFSET, Bytes(new.0))?;
-    ctx.write(F::DST_OFFSET, Bytes(new.1))?;
-    if F::VERSION == 4 {
-        let check = ctx.header::<Bytes<Be16>>(CHECK_V4)?.0;
-        ctx.write(CHECK_V4, Bytes(change.apply(check)))?;
-    }
+pub fn route<F: Family>(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+    let frame = ctx.header_mut::<Frame<F::Header>>(0)?;
+    address(&mut frame.eth, mac);
+    frame.ip.take_hop();
     Ok(())
 }
 
-/// A value of alignment 1.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub struct Bytes<T: Copy>(pub T);
+/// Gives the frame to `mac`, from the address that it was sent to.
+///
+/// # Errors
+/// As [`route`].
+#[inline(always)]
+pub fn address_frame(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+    address(ctx.header_mut(0)?, mac);
+    Ok(())
+}
+
+#[inline(always)]
+fn address(eth: &mut Eth, mac: &[u8; 6]) {
+    // SAFETY: places of one type, in the packet and in a map.
+    unsafe {
+        words::copy(&raw mut eth.src, &raw const eth.dst);
+        words::copy(&raw mut eth.dst, mac);
+    }
+}
 
 /// Turns the packet's addresses and ports into `to`, and mends every checksum that covers them.
 ///
 /// # Errors
-/// [`Reason::RewriteFailed`] when the kernel refuses.
+/// [`Reason::RewriteFailed`] when it cannot be done, or the kernel refuses.
 #[inline(always)]
 pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>) -> Result<(), Reason> {
-    let from = tuple_of(&packet.key);
-    let mut moved = Change::new();
-    addresses::<F>(ctx, (from.src, from.dst), (to.src, to.dst), &mut moved)?;
+    let key = &packet.key;
+    let moved = Change::new().addr(key.src, to.src).addr(key.dst, to.dst);
+    let ip = ctx.header_mut::<F::Header>(IP_OFFSET)?;
+    // SAFETY: the header's two addresses, and those that a tuple begins with.
+    unsafe { words::copy(ip.addresses(), (&raw const to.src).cast()) };
+    ip.mend(moved);
     if packet.piece.is_later() {
         // Its transport header, and the checksum over all of the datagram, went with the first fragment.
         return Ok(());
     }
-    let (check, covers_addresses, flags) = match packet.kind {
-        Kind::Tcp => (TCP_CHECK, true, 0),
-        Kind::Udp => (UDP_CHECK, true, u64::from(BPF_F_MARK_MANGLED_0)),
-        Kind::Sctp => return ports_alone(&from, to),
-        // Of the two, only ICMPv6 has the addresses in its checksum (RFC 4443, section 2.3).
-        _ => (ICMP_CHECK, F::VERSION == 6, 0),
-    };
-    let ports = Change::new().port(from.sport, to.sport).port(from.dport, to.dport);
-    let ports_change = from.sport != to.sport || from.dport != to.dport;
+    let ports_change = key.sport != to.sport || key.dport != to.dport;
+    let is_udp = packet.kind == Kind::Udp;
     if ports_change {
         match packet.kind {
-            Kind::Tcp | Kind::Udp => ctx.write(packet.l4, Bytes((to.sport, to.dport)))?,
-            // An echo's identifier is not rewritten: nothing maps several senders to one address.
-            _ => return Err(Reason::RewriteFailed),
+            Kind::Tcp | Kind::Udp => {
+                *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
+            }
+            // SCTP's CRC covers its ports and would have to be made anew over all of the packet.
+            Kind::Sctp => return Err(Reason::RewriteFailed),
+            // The identifier: one port is it, the other is 0 before and after.
+            _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
     }
-    if covers_addresses {
-        ctx.replace_l4_check(packet.l4 + check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
+    if packet.kind == Kind::Sctp {
+        return Ok(());
+    }
+    let check = packet.l4 + check_offset(packet.kind);
+    // A UDP checksum of zero means none, and stays.
+    let flags = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    if covers_addresses::<F>(packet.kind) {
+        ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
     }
     if ports_change {
-        ctx.replace_l4_check(packet.l4 + check, ports.folded32(), flags)?;
+        let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
+        ctx.replace_l4_check(check, ports.folded32(), flags)?;
     }
     Ok(())
 }
 
-/// SCTP's CRC covers its ports but no address: other addresses need no change of the packet, other
-/// ports would need the CRC of all of it.
+/// The ports that a transport header begins with.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Ports {
+    /// Source.
+    pub sport: Be16,
+    /// Destination.
+    pub dport: Be16,
+}
+
+/// Whether the transport checksum is also over the addresses: not SCTP's, and of the two ICMPs only the
+/// later one's (RFC 4443, section 2.3).
 #[inline(always)]
-fn ports_alone<A: Addr>(from: &Tuple<A>, to: &Tuple<A>) -> Result<(), Reason> {
-    if from.sport == to.sport && from.dport == to.dport { Ok(()) } else { Err(Reason::RewriteFailed) }
+fn covers_addresses<F: Family>(kind: Kind) -> bool {
+    match kind {
+        Kind::Tcp | Kind::Udp => true,
+        Kind::Sctp => false,
+        _ => F::VERSION == 6,
+    }
+}
+
+#[inline(always)]
+fn check_offset(kind: Kind) -> u32 {
+    match kind {
+        Kind::Tcp => TCP_CHECK,
+        Kind::Udp => UDP_CHECK,
+        _ => ICMP_CHECK,
+    }
 }

@@ -1,12 +1,14 @@
 //! Services: from a virtual address to a backend.
 
 use weir_common::{
-    addr::Be16,
     flow::FlowKey,
     service::{Backend, FrontendKey, MemberKey, Ring, Service},
 };
 
-use crate::family::Family;
+use crate::{
+    family::Family,
+    work::{End, Front},
+};
 
 /// The service that a packet of `key` is for.
 #[inline(always)]
@@ -29,13 +31,11 @@ pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static 
 
 /// Whether live flows from the frontend `front` may stay with the endpoint `back`.
 #[inline(always)]
-pub fn keeps<F: Family>(front: (F::Addr, Be16), back: (F::Addr, Be16), protocol: u32) -> bool {
-    let Some(service) = F::frontend(FrontendKey { addr: front.0, port: front.1, protocol: protocol as u16 })
-    else {
-        return false;
-    };
+pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32) -> bool {
+    let key = FrontendKey { addr: front.addr, port: front.port, protocol: protocol as u16 };
+    let Some(service) = F::frontend(key) else { return false };
     F::is_member(MemberKey {
         service: service.id,
-        backend: Backend { addr: back.0, port: back.1, reserved: 0 },
+        backend: Backend { addr: back.addr, port: back.port, reserved: 0 },
     })
 }

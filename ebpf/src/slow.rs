@@ -4,7 +4,7 @@
 //! takes such a function, known by its exported name and its plain arguments, by itself. What goes in and
 //! out beside the numbers is in [`Work`].
 
-use core::hint::black_box;
+use core::arch::asm;
 
 use aya_ebpf::bindings::__sk_buff;
 use weir_common::reason::Reason;
@@ -13,8 +13,8 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, parse,
-    work::Work,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, report, words,
+    work::{Entry, Refused, Work},
 };
 
 /// Answer of a stage: the packet may go on; where there is a way to be found, it is in [`Work::path`].
@@ -45,12 +45,31 @@ fn answer(result: Result<(), Reason>) -> u32 {
 /// the verifier does not look, and wants every other number handled too.
 #[inline(always)]
 pub fn hear(answer: u32) -> u32 {
-    black_box(answer)
+    words::opaque(u64::from(answer)) as u32
+}
+
+/// [`hear`] for a stage that only refuses.
+#[inline(always)]
+pub fn heed(answer: u32) -> Result<(), Refused> {
+    match hear(answer) {
+        GO_ON => Ok(()),
+        reason => Err(Refused(reason)),
+    }
+}
+
+/// The end of a stage: what comes after reads its results from memory.
+///
+/// Otherwise the compiler keeps them in registers, and makes a copy of what follows for every way through
+/// the stage, which the verifier then has to walk one by one.
+#[inline(always)]
+pub fn settle() {
+    // SAFETY: no instruction; it is said to change memory.
+    unsafe { asm!("", options(nostack)) };
 }
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $record:ident $keep_alive:ident $fragment:ident $icmp_error:ident) => {
+    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -66,11 +85,38 @@ macro_rules! stages {
             run::<$family>(|work| decide::judge::<$family>(work))
         }
 
+        /// [`masquerade::allot`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $allot() -> u32 {
+            run::<$family>(|work| answer(masquerade::allot::<$family>(work)))
+        }
+
+        /// [`flow::peek`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $peek() -> u32 {
+            run::<$family>(|work| {
+                let Entry { key, path } = &mut work.entry;
+                if flow::peek::<$family>(key, path, maps::now()) { GO_ON } else { NOT_OURS }
+            })
+        }
+
         /// [`decide::record`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $record(skb: *mut __sk_buff, hook: u32) -> u32 {
             run::<$family>(|work| decide::record::<$family>(&Ctx::new(skb), hook, work))
+        }
+
+        /// [`flow::insert`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $insert() -> u32 {
+            run::<$family>(|work| {
+                flow::insert::<$family>(work);
+                GO_ON
+            })
         }
 
         /// [`flow::keep_alive`].
@@ -94,15 +140,45 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $icmp_error(skb: *mut __sk_buff, hook: u32) -> u32 {
+            run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
+        }
+
+        /// [`report::dropped`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $dropped(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
             run::<$family>(|work| {
-                answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, &work.packet, &mut work.path))
+                report::dropped::<$family>(&Ctx::new(skb), hook, reason, work);
+                GO_ON
             })
         }
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 record_v4 keep_alive_v4 fragment_v4 icmp_error_v4);
-stages!(Inet6: choose_v6 judge_v6 record_v6 keep_alive_v6 fragment_v6 icmp_error_v6);
+stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6);
+
+/// [`report::unparsed`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn unparsed(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+    report::unparsed(&Ctx::new(skb), hook, reason);
+    GO_ON
+}
+
+/// [`neighbour::check_arp`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn arp(skb: *mut __sk_buff) -> u32 {
+    answer(neighbour::check_arp(&Ctx::new(skb)))
+}
+
+/// [`neighbour::check_discovery`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn discovery_v6(skb: *mut __sk_buff) -> u32 {
+    run::<Inet6>(|work| answer(neighbour::check_discovery(&Ctx::new(skb), &work.packet)))
+}
 
 /// [`parse::ipv4::check_options`].
 #[unsafe(no_mangle)]

@@ -1,10 +1,13 @@
 //! What the stages of one packet hand on to one another.
 
-use weir_common::{endpoint::Endpoint, flow::FlowKey, reason::Reason};
+use core::marker::PhantomPinned;
+
+use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason};
 
 use crate::{
     flow::{Path, Rules},
     parse::Packet,
+    words,
 };
 
 /// A packet must not pass: the number of the [`Reason`]. One word, which a function of [`slow`](crate::slow)
@@ -28,19 +31,24 @@ pub struct Work<A> {
     /// Its way.
     pub path: Path<A>,
     /// Who opened the flow.
-    pub client: End,
-    /// Whom it was opened to.
-    pub server: End,
+    pub client: End<A>,
+    /// Whom it was opened to: the backend, where that is a service.
+    pub server: End<A>,
+    /// What the client calls it.
+    pub front: Front<A>,
     /// 1 when the flow is not recorded yet.
     pub is_new: u32,
-    /// The way back of a flow that is opened.
-    pub reply: Reply<A>,
+    /// An entry to be written into the flow table.
+    pub entry: Entry<A>,
     /// The rules that decided it.
     pub rules: Rules,
     /// How far a loop has come.
     pub cursor: Cursor<u32>,
     /// What a search has found so far.
     pub best: Best,
+    /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
+    /// its own out of the map. So only who was given all of it may call one.
+    pub shared: PhantomPinned,
 }
 
 /// A number that a loop over a packet or a table counts by.
@@ -75,27 +83,41 @@ pub struct Best {
     pub tag: Cursor<u64>,
 }
 
-/// One end of a flow, where it is a pod of this node.
+/// One end of a flow.
 #[repr(C)]
-pub struct End {
-    /// Its interface; 0: it is none.
-    pub ifindex: u32,
-    /// Its MAC address.
+pub struct End<A> {
+    /// Its address.
+    pub addr: A,
+    /// Its port, 0 where it has none.
+    pub port: Be16,
+    /// Where it is a pod of this node, the MAC address of that.
     pub mac: [u8; 6],
+    /// Where it is a pod of this node, the interface of that, else 0.
+    pub ifindex: u32,
 }
 
-impl End {
-    /// Makes it this pod.
+impl<A> End<A> {
+    /// Notes that it is this pod.
     #[inline(always)]
-    pub fn set(&mut self, pod: &Endpoint) {
+    pub fn set_pod(&mut self, pod: &Endpoint) {
         self.ifindex = pod.ifindex;
-        self.mac = pod.mac;
+        // SAFETY: places of one type, both in maps.
+        unsafe { words::copy(&raw mut self.mac, &raw const pod.mac) };
     }
 }
 
-/// An entry to be recorded for the other direction.
+/// An address and port of a service.
 #[repr(C)]
-pub struct Reply<A> {
+pub struct Front<A> {
+    /// The address.
+    pub addr: A,
+    /// The port.
+    pub port: Be16,
+}
+
+/// What an entry of the flow table says.
+#[repr(C)]
+pub struct Entry<A> {
     /// The packets it is for.
     pub key: FlowKey<A>,
     /// Their way.

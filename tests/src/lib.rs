@@ -1,3 +1,4 @@
 //! Tests of weir from the outside, and the conformance cases.
 
 pub mod conformance;
+pub mod live;

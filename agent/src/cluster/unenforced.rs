@@ -33,8 +33,7 @@ fn unenforced(key: &Key, cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
 
 fn of_configuration(cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
     let config = &cluster.config;
-    let settings: [(bool, _, IsIt); 3] = [
-        (config.masquerade, "masquerade is", |name, text| name == "masquerade" && text == "true"),
+    let settings: [(bool, _, IsIt); 2] = [
         (config.masquerade_all, "masqueradeAll is", |name, text| name == "masqueradeAll" && text == "true"),
         (config.node_port_addresses.is_some(), "nodePortAddresses are", |name, _| {
             name == "nodePortAddresses"
@@ -133,11 +132,11 @@ kind: WeirConfiguration
 metadata: {name: cluster}
 spec:
   podCIDRs: [10.244.0.0/16]
-  masquerade: true
+  masqueradeAll: true
 ";
         let found = unenforced(text);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("cluster.yaml:6:15"), "{found:?}");
+        assert!(found[0].starts_with("cluster.yaml:6:18"), "{found:?}");
         assert_eq!(unenforced(&text.replace("true", "false")), [""; 0]);
     }
 }

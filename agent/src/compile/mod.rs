@@ -18,6 +18,10 @@ pub mod services;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use crate::{
     cluster::Cluster,
     datapath::{Datapath, Direction, Endpoint},
@@ -73,6 +77,8 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
         node: node.to_owned(),
         node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
         pod_cidrs: services::pod_cidrs(cluster),
+        masquerade: cluster.config.masquerade,
+        inside: inside(cluster),
         rules: rules.origins.clone(),
         frontends: services.frontends,
         health_checks: services.health_checks,
@@ -99,4 +105,11 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
     }
     datapath.identities = identities.by_prefix;
     Ok(datapath)
+}
+
+/// The addresses that belong to the cluster: what pods send there is never masqueraded.
+fn inside(cluster: &Cluster) -> BTreeSet<IpNet> {
+    let nodes =
+        cluster.nodes.values().flat_map(|node| node.addresses.iter().map(|address| IpNet::from(*address)));
+    services::pod_cidrs(cluster).into_iter().chain(nodes).map(|net| net.trunc()).collect()
 }

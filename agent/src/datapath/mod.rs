@@ -52,6 +52,10 @@ pub struct Datapath {
     /// Blocks that pod addresses come from: who is a pod among the clients of a service. Empty when
     /// pods cannot be told apart, and nobody is.
     pub pod_cidrs: Vec<IpNet>,
+    /// Masquerade what pods send elsewhere than to `inside`.
+    pub masquerade: bool,
+    /// The cluster's own addresses: blocks of pods, and nodes.
+    pub inside: BTreeSet<IpNet>,
     /// Networked pods of this node by address.
     pub endpoints: BTreeMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.

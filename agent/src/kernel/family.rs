@@ -1,6 +1,9 @@
 //! The maps of one family: elements as they lie in the kernel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use weir_common::{
@@ -67,6 +70,7 @@ pub(super) struct FamilyMaps<A> {
     frontends: Map<FrontendKey<A>, Service>,
     rings: Map<u32, Backend<A>>,
     members: Map<MemberKey<A>, u32>,
+    inside: Map<Prefix<A>, u32>,
 }
 
 impl<A: Ip> FamilyMaps<A>
@@ -84,6 +88,7 @@ where
             frontends: typed(pins, frontends)?,
             rings: typed(pins, rings)?,
             members: typed(pins, members)?,
+            inside: typed(pins, Self::INSIDE)?,
         })
     }
 
@@ -121,6 +126,33 @@ where
             _ => Ok(()),
         }
     }
+
+    /// Adds those of `inside` that are not in the map.
+    pub(super) fn add_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        let known = self.inside_prefixes()?;
+        let wanted = inside.iter().filter(|net| !known.contains(*net));
+        let elements: Vec<_> = wanted.filter_map(|net| Some((prefix_of(*net)?, 1))).collect();
+        self.inside.put(&elements).map_err(failed(Self::INSIDE))
+    }
+
+    /// Removes from the map what is not in `inside`.
+    pub(super) fn keep_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        let known = self.inside_prefixes()?;
+        let stale: Vec<_> = known.difference(inside).filter_map(|net| prefix_of(*net)).collect();
+        self.inside.delete(&stale).map_err(failed(Self::INSIDE))
+    }
+
+    fn inside_prefixes(&self) -> Result<BTreeSet<IpNet>, KernelError> {
+        let all = self.inside.entries().map_err(failed(Self::INSIDE))?;
+        let net = |prefix: Prefix<A>| IpNet::new(prefix.address.address(), prefix.length as u8).ok();
+        Ok(all.into_iter().filter_map(|(prefix, _)| net(prefix)).collect())
+    }
+
+    /// The name of the map of the cluster's own addresses.
+    const INSIDE: &'static str = match A::FAMILY {
+        Family::V4 => "INSIDE_V4",
+        Family::V6 => "INSIDE_V6",
+    };
 
     const fn names() -> [&'static str; 5] {
         match A::FAMILY {

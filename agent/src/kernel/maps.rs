@@ -1,5 +1,8 @@
 //! The maps that commits write and read back.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use weir_common::{
     addr::{V4, V6},
     plain::Plain,
@@ -42,6 +45,19 @@ impl Maps {
             v4: FamilyMaps::open(pins)?,
             v6: FamilyMaps::open(pins)?,
         })
+    }
+
+    /// Adds the addresses of the cluster that are new; before a commit, so that nothing is masqueraded that
+    /// should not be.
+    pub(super) fn add_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        self.v4.add_inside(inside)?;
+        self.v6.add_inside(inside)
+    }
+
+    /// Removes the addresses that are no longer the cluster's; after a commit.
+    pub(super) fn keep_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        self.v4.keep_inside(inside)?;
+        self.v6.keep_inside(inside)
     }
 
     /// Everything that they hold.

@@ -68,6 +68,8 @@ pub struct Kernel {
     attachments: Attachments,
     uplink: u32,
     events: u32,
+    /// Maps and programs that a later agent is to find.
+    pinned: Vec<PathBuf>,
     /// Rules whose hits are counted.
     rules: BTreeMap<RuleId, RuleOrigin>,
     /// Keeps other agents out.
@@ -102,6 +104,7 @@ impl Kernel {
             layout: None,
             uplink: 0,
             events: options.events,
+            pinned: pins.pinned(),
             rules: BTreeMap::new(),
             pins,
             netlink,
@@ -150,9 +153,11 @@ impl Kernel {
             }
         };
         self.counters.reset(&self.rules, &datapath.rules)?;
+        self.maps.add_inside(&datapath.inside)?;
         let result = commit(&mut layout, &plan, &mut self.maps);
         match &result {
             Ok(report) => {
+                self.maps.keep_inside(&datapath.inside)?;
                 self.rules.clone_from(&datapath.rules);
                 self.layout = report.left_over.is_none().then_some(layout);
             }

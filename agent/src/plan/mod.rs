@@ -41,7 +41,7 @@ use weir_common::{
     addr::{V4, V6},
     endpoint::Endpoint,
     policy::NO_POLICY,
-    state::State,
+    state::{State, flags},
 };
 
 pub use self::{
@@ -223,6 +223,7 @@ fn state(image: &Image, desired: &Desired<'_>) -> State {
         node_v4: v4.unwrap_or_default(),
         node_v6: v6.unwrap_or_default(),
         uplink: desired.uplink,
+        flags: if desired.datapath.masquerade { flags::MASQUERADE } else { 0 },
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     ctx::Ctx,
     deliver::{self, Outcome},
     family::Family,
-    neighbour,
+    slow,
     work::{Refused, Work},
 };
 
@@ -26,24 +26,22 @@ impl Stage for FromPod {
 
     #[inline(always)]
     fn arp(ctx: &Ctx) -> Result<Outcome, Refused> {
-        neighbour::check_arp(ctx)?;
+        slow::heed(slow::arp(ctx.as_ptr()))?;
         Ok(Outcome::PASS)
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
-        F::check_neighbour(ctx, &work.packet)?;
+    fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
+        F::check_neighbour(ctx)?;
         Ok(Outcome::PASS)
     }
 
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         if deliver::expires(&work.packet, &work.path) {
             return Ok(Outcome::PASS);
         }
-        if !is_error {
-            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        }
-        Ok(deliver::hand_over::<F>(ctx, &work.packet, &work.path)?)
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
     }
 }

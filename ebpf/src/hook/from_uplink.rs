@@ -29,18 +29,16 @@ impl Stage for FromUplink {
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         if deliver::expires(&work.packet, &work.path) {
             return Ok(Outcome::PASS);
         }
-        if !is_error {
-            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        }
-        Ok(deliver::hand_over::<F>(ctx, &work.packet, &work.path)?)
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     flow::{self, Rules},
     maps, parse,
     parse::Kind,
-    report, slow,
+    slow,
     work::{Refused, Work},
 };
 
@@ -33,9 +33,9 @@ pub trait Stage {
     /// Judges an ARP message.
     fn arp(ctx: &Ctx) -> Result<Outcome, Refused>;
     /// Judges a neighbour discovery message.
-    fn neighbour<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
-    /// Sends a packet on its way, which is in `work`; an ICMP error has been translated already.
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused>;
+    fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused>;
+    /// Sends a packet on its way, which is in `work`.
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
 }
 
 /// Runs a stage on a frame.
@@ -51,7 +51,7 @@ fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
     match verdict {
         Err(_) if !S::STRICT => Ok(Outcome::PASS),
         Err(drop) => {
-            report::unparsed(ctx, S::HOOK, drop);
+            slow::unparsed(ctx.as_ptr(), S::HOOK as u32, drop.0);
             Err(drop)
         }
         Ok(outcome) => Ok(outcome),
@@ -65,12 +65,15 @@ fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
     let verdict = match prepare::<S, F>(ctx, work) {
-        Ok(()) => judge::<S, F>(ctx, work),
+        Ok(()) => {
+            slow::settle();
+            judge::<S, F>(ctx, work)
+        }
         Err(_) if !S::STRICT => return Ok(Outcome::PASS),
         Err(drop) => Err(drop),
     };
-    if let Err(drop) = verdict {
-        report::dropped::<F>(ctx, S::HOOK, work, drop);
+    if let Err(Refused(reason)) = verdict {
+        F::report_drop(ctx, S::HOOK, reason);
     }
     verdict
 }
@@ -85,10 +88,7 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
         work.packet.key.scope = ctx.ifindex();
     }
     if work.packet.piece.is_fragment {
-        let answer = slow::hear(F::resolve_fragment());
-        if answer != slow::GO_ON {
-            return Err(Refused(answer));
-        }
+        slow::heed(F::resolve_fragment())?;
     }
     Ok(())
 }
@@ -96,28 +96,38 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
 #[inline(always)]
 fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Outcome, Refused> {
     match work.packet.kind {
-        Kind::Neighbour => return S::neighbour::<F>(ctx, work),
-        Kind::IcmpError => {
-            return match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
-                slow::GO_ON => S::hand_over::<F>(ctx, work, true),
-                _ if !S::STRICT => Ok(Outcome::PASS),
-                reason => Err(Refused(reason)),
-            };
+        Kind::Neighbour => return S::neighbour::<F>(ctx),
+        Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
+            slow::GO_ON => {}
+            _ if !S::STRICT => return Ok(Outcome::PASS),
+            reason => return Err(Refused(reason)),
+        },
+        Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {
+            if !find_way::<S, F>(ctx, work)? {
+                return Ok(Outcome::PASS);
+            }
         }
-        Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {}
     }
+    slow::settle();
+    S::hand_over::<F>(ctx, work)
+}
+
+/// Finds a packet's way, by the entry of its flow or by deciding that. False where it is no concern of
+/// this hook's.
+#[inline(always)]
+fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<bool, Refused> {
     let epoch = match maps::state() {
         Some(state) if state.epoch != 0 => state.epoch,
         _ if S::STRICT => return Err(Reason::NotReady.into()),
-        _ => return Ok(Outcome::PASS),
+        _ => return Ok(false),
     };
-    let is_known = flow::lookup::<F>(&work.packet, &mut work.path, maps::now());
+    let is_known = flow::lookup::<F>(work, maps::now());
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}
-            slow::NOT_OURS => return Ok(Outcome::PASS),
+            slow::NOT_OURS => return Ok(false),
             reason => return Err(Refused(reason)),
         }
     }
-    S::hand_over::<F>(ctx, work, false)
+    Ok(true)
 }

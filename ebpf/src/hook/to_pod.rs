@@ -34,16 +34,14 @@ impl Stage for ToPod {
 
     /// Neighbour discovery does not cross routers: this comes from the node.
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 
     /// The packet is at its interface already.
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
-        if !is_error {
-            deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        }
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
         Ok(Outcome::PASS)
     }
 }

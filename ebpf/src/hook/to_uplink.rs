@@ -36,22 +36,22 @@ impl Stage for ToUplink {
     }
 
     #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx, _: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
         Ok(Outcome::PASS)
     }
 
     /// The route that the packet was to take was the service's: to the backend it needs another.
     #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>, is_error: bool) -> Result<Outcome, Refused> {
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         let path = &work.path;
-        if is_error || path.flags & flags::REWRITE == 0 {
+        if path.flags & flags::REWRITE == 0 {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, path)?;
         let action = if path.flags & flags::TO_PEER == 0 {
             ctx.redirect_neigh(ctx.ifindex())
         } else {
-            rewrite::address_frame(ctx, path.mac)?;
+            rewrite::address_frame(ctx, &path.mac)?;
             ctx.set_mark(MARK_JUDGED);
             ctx.redirect(path.ifindex)
         };

@@ -6,11 +6,11 @@ use weir_common::{
     reason::Reason,
 };
 
-use super::{IP_OFFSET, Packet, Piece, WALK, transport};
+use super::{IP_OFFSET, Packet, WALK, transport};
 use crate::{
     ctx::Ctx,
     family::Inet6,
-    slow,
+    slow, words,
     work::{Cursor, Refused, Work},
 };
 
@@ -41,8 +41,11 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     }
     let end = first + payload_len;
     let packet = &mut work.packet;
-    packet.key.src = ip.src;
-    packet.key.dst = ip.dst;
+    // SAFETY: two places of one type each, in the map and in the packet.
+    unsafe {
+        words::copy(&raw mut packet.key.src, &raw const ip.src);
+        words::copy(&raw mut packet.key.dst, &raw const ip.dst);
+    }
     packet.key.sport = Be16(0);
     packet.key.dport = Be16(0);
     packet.key.scope = 0;
@@ -51,12 +54,11 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     packet.tcp_flags = 0;
     packet.icmp_type = 0;
     packet.ttl = ip.hop_limit;
-    packet.piece = Piece::WHOLE;
+    packet.piece.id = 0;
+    packet.piece.start = 0;
+    packet.piece.is_fragment = false;
     if !is_transport(packet.protocol()) {
-        let answer = slow::hear(slow::extensions_v6(ctx.as_ptr(), end));
-        if answer != slow::GO_ON {
-            return Err(Refused(answer));
-        }
+        slow::heed(slow::extensions_v6(ctx.as_ptr(), end))?;
     }
     let packet = &mut work.packet;
     if packet.l4 > end {
@@ -64,6 +66,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     }
     let data_len = end - packet.l4;
     packet.piece.end = packet.piece.start + data_len;
+    slow::settle();
     transport::parse::<Inet6>(ctx, packet, data_len)?;
     Ok(())
 }

@@ -54,9 +54,6 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// A whole datagram.
-    pub const WHOLE: Self = Self { id: 0, start: 0, end: 0, is_fragment: false };
-
     /// A fragment that is not the first: it has no transport header.
     #[inline(always)]
     pub fn is_later(&self) -> bool {

@@ -7,7 +7,7 @@ use weir_common::{
 };
 
 use super::{Kind, Packet, WALK};
-use crate::{ctx::Ctx, family::Family};
+use crate::{ctx::Ctx, family::Family, slow};
 
 /// Fills in kind, ports and flags from the transport header, of which `data_len` bytes are in the packet.
 ///
@@ -38,6 +38,7 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
         return Err(too_short);
     }
     ctx.pull(packet.l4 + need);
+    slow::settle();
     match packet.kind {
         Kind::Tcp => {
             let tcp = ctx.header::<Tcp>(packet.l4)?;
@@ -58,7 +59,10 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
             let udp = ctx.header::<Udp>(packet.l4)?;
             let len = u32::from(udp.len.get());
             // The length is of the whole datagram, so that only a whole one can be compared.
-            if !packet.piece.is_fragment && ctx.gso_size() == 0 && (len < need || len > data_len) {
+            if !packet.piece.is_fragment
+                && ctx.gso_size() == 0
+                && (len < size_of::<Udp>() as u32 || len > data_len)
+            {
                 return Err(Reason::InvalidPacket);
             }
             ports(packet, udp.sport, udp.dport);

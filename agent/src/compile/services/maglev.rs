@@ -231,15 +231,4 @@ mod tests {
             prop_assert_eq!(ring(&backends, 251), ring(&other, 251));
         }
     }
-
-    /// Prints the time for the rings of 10,000 services of 4 endpoints: run with `--release --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn ten_thousand_rings_are_built_in_less_than_300_ms() {
-        let all = backends(40_000);
-        let start = std::time::Instant::now();
-        let slots: usize = all.chunks(4).map(|backends| ring(backends, size_for(4)).len()).sum();
-        println!("{slots} slots in {:?}", start.elapsed());
-        assert!(start.elapsed().as_millis() < 300);
-    }
 }

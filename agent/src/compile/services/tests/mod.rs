@@ -184,32 +184,3 @@ fn describe(datapath: &Datapath, packet: &Packet) -> String {
 fn ask(cluster: &Cluster, from: &str, to: &str, port: u16) -> String {
     describe(&compile(cluster, "node-1"), &packet(from, to, port))
 }
-
-/// Prints the time for a node of a large cluster: run with `--release --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn ten_thousand_services_compile_in_less_than_half_a_second() {
-    let mut cluster = cluster(Vec::new());
-    cluster.services.clear();
-    for n in 0..10_000_u32 {
-        let [.., high, low] = n.to_be_bytes();
-        let (mut service, own) = (service(), name(&format!("web-{n}")));
-        service.cluster_ips = vec![ip(&format!("10.96.{high}.{low}"))];
-        (service.external_ips, service.load_balancer_ips) = (Vec::new(), Vec::new());
-        service.ports[0].node_port = None;
-        service.name = own.clone();
-        let endpoints = (1..=4).map(|node| endpoint(&format!("10.{}.{high}.{low}", 64 + node), "node-1"));
-        let slice = EndpointSlice {
-            service: Some(own.name.clone()),
-            name: own.clone(),
-            ..slice("", endpoints.collect())
-        };
-        cluster.slices.insert(own.clone(), slice);
-        cluster.services.insert(own, service);
-    }
-    let start = std::time::Instant::now();
-    let compiled = services::compile(&cluster, "node-1", &mut Numbers::default().services);
-    println!("{} frontends in {:?}", compiled.frontends.len(), start.elapsed());
-    assert_eq!(compiled.frontends.len(), 10_000);
-    assert!(start.elapsed().as_millis() < 500);
-}

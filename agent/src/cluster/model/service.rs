@@ -1,0 +1,125 @@
+//! Services and EndpointSlices.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{Labels, Name, Protocol};
+use crate::source::Source;
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where the object starts.
+    pub source: Source,
+    /// Name.
+    pub name: Name,
+    /// Annotations whose keys begin with `weir.dev/`.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.type`.
+    pub kind: ServiceKind,
+    /// `spec.clusterIPs`, or `spec.clusterIP`; empty for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` of ipMode VIP.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`; empty: everyone.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.externalTrafficPolicy` is Local.
+    pub external_local: bool,
+    /// `spec.internalTrafficPolicy` is Local.
+    pub internal_local: bool,
+    /// `spec.sessionAffinity: ClientIP`, with its timeout in seconds.
+    pub affinity: Option<u32>,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_port: Option<u16>,
+    /// `spec.selector`; `None` when absent or empty.
+    pub selector: Option<Labels>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// Label `service.kubernetes.io/headless` or `service.kubernetes.io/service-proxy-name` is set: not ours to serve.
+    pub foreign: bool,
+}
+
+/// `spec.type` of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ServiceKind {
+    /// Only its ClusterIPs and external addresses.
+    ClusterIp,
+    /// A port on every node as well.
+    NodePort,
+    /// A load balancer's address as well.
+    LoadBalancer,
+    /// A name, nothing to serve.
+    ExternalName,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Where the item starts.
+    pub source: Source,
+    /// Name, empty when absent.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the service's addresses.
+    pub port: u16,
+    /// Port on the nodes.
+    pub node_port: Option<u16>,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Where the object starts.
+    pub source: Source,
+    /// Name.
+    pub name: Name,
+    /// The service it belongs to: label `kubernetes.io/service-name`.
+    pub service: Option<String>,
+    /// `addressType` is IPv6 (else IPv4; FQDN slices have no endpoints here).
+    pub ipv6: bool,
+    /// `ports`.
+    pub ports: Vec<EndpointPort>,
+    /// `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// Name, empty when absent.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number; `None`: not restricted, which no service can use.
+    pub port: Option<u16>,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `addresses[0]`: the others are ignored, as kube-proxy ignores them.
+    pub address: IpAddr,
+    /// `conditions.ready`, true when absent.
+    pub ready: bool,
+    /// `conditions.serving`, true when absent.
+    pub serving: bool,
+    /// `conditions.terminating`, false when absent.
+    pub terminating: bool,
+    /// `nodeName`.
+    pub node: Option<String>,
+    /// `zone`.
+    pub zone: Option<String>,
+    /// `hints.forZones[].name`.
+    pub zone_hints: BTreeSet<String>,
+    /// `hints.forNodes[].name`.
+    pub node_hints: BTreeSet<String>,
+}

@@ -109,6 +109,17 @@ fn no_agent_is_4() {
 }
 
 #[test]
+fn a_file_beside_the_state_directories_is_no_agent() {
+    let host = Host::new();
+    fs::create_dir(host.path().join("run")).unwrap();
+    host.file("run/demo.json", "{}");
+
+    let none = host.weir(&["status"]);
+
+    assert!(stderr(&none).starts_with("error: no agent runs on this host"), "{}", stderr(&none));
+}
+
+#[test]
 fn a_dead_agent_is_4_and_the_living_are_still_read() {
     let host = Host::new();
     host.agent("a", |_| Response::Status(Box::new(Status { node: "a".into(), ..Status::default() })));

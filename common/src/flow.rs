@@ -115,7 +115,7 @@ pub struct FlowEntry<A> {
     pub ifindex: u32,
     /// Epoch of the decision.
     pub epoch: u32,
-    /// Time of the last packet, the low half of the kernel's jiffies.
+    /// Time of the last packet, the low half of the kernel's jiffies, give or take 64.
     pub seen: u32,
     /// Rule that decided for the sending pod.
     pub egress_rule: u32,

@@ -31,8 +31,8 @@ use crate::{
 
 /// How often, in seconds, the other direction's entry is kept alive by this one.
 const SYNC_SECONDS: u32 = 5;
-/// `synced` counts this many jiffies, as a shift.
-const SYNC_SHIFT: u32 = 6;
+/// Times in entries are kept up to this many jiffies, as a shift.
+const STAMP_SHIFT: u32 = 6;
 
 /// What an entry says to do with its packets.
 #[repr(C)]
@@ -99,9 +99,9 @@ fn tagged<A>(set: *mut FlowSet<A>, hash: u64) -> u64 {
     let mut found = 0;
     for way in 0..WAYS {
         let tag = load_tag(set, way);
-        if tag & !(TAG_VERSION | TAG_WAY) == tag_of(hash) {
-            found = tag;
-        }
+        let difference = words::opaque((tag ^ tag_of(hash)) >> (TAG_VERSION | TAG_WAY).count_ones());
+        // All ones when there is none: without a branch, for the processor's sake and the verifier's.
+        found |= tag & (difference.wrapping_sub(1).cast_signed() >> 63).cast_unsigned();
     }
     found
 }
@@ -112,9 +112,10 @@ fn lifetime<A>(entry_state: u8, key: &FlowKey<A>) -> u32 {
     state::timeout(entry_state, key.protocol == u32::from(protocol::TCP)) * maps::HZ.load()
 }
 
-/// Finds the live entry of a packet, marks it used, and copies its way to `path`.
+/// Finds the live entry of the packet in `work`, marks it used, and copies its way there.
 #[inline(always)]
-pub fn lookup<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {
+pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
+    let Work { packet, path, .. } = work;
     let hash = packet.key.hash();
     let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);
@@ -123,26 +124,29 @@ pub fn lookup<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, now
     }
     let entry = entry(set, tag);
     read_path(entry, path);
-    let (is_live, synced) = check(entry, &packet.key, path.state, now);
+    let times = read_times(entry);
+    let is_live = is_live(entry, &packet.key, path.state, times, now);
     let next = next_state(path, packet.tcp_flags);
     if !is_live || next == Next::Reopens || load_tag(set, way_of(tag)) != tag {
         return false;
     }
-    let due = sync_due(synced, now);
-    let state = if let Next::Changes(state) = next { state } else { path.state };
-    // SAFETY: in bounds; single words, see the module's note.
+    // SAFETY: in bounds; single words, see the module's note. Written seldom: each write takes the entry's
+    // cache line away from other CPUs.
     unsafe {
-        addr_of_mut!((*entry).seen).write_volatile(now);
+        if stamp(now) != stamp(times.seen) {
+            addr_of_mut!((*entry).seen).write_volatile(now);
+        }
+        let due = sync_due(times.synced, now);
         if due {
-            addr_of_mut!((*entry).synced).write_volatile(sync_stamp(now));
+            addr_of_mut!((*entry).synced).write_volatile(stamp(now));
         }
-        if state != path.state {
+        if let Next::Changes(state) = next {
             addr_of_mut!((*entry).state).write_volatile(state);
+            path.state = state;
         }
-    }
-    if due || state != path.state {
-        path.state = state;
-        F::keep_alive();
+        if due || next != Next::Same {
+            F::keep_alive();
+        }
     }
     true
 }
@@ -168,18 +172,36 @@ fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
     }
 }
 
-/// Whether an entry is of `key` and has not timed out, and when its other direction was last kept alive.
+/// When an entry was last used.
+#[derive(Clone, Copy)]
+struct Times {
+    seen: u32,
+    synced: u16,
+}
+
 #[inline(always)]
-fn check<A: Addr>(entry: *mut FlowEntry<A>, key: &FlowKey<A>, state: u8, now: u32) -> (bool, u16) {
+fn read_times<A>(entry: *mut FlowEntry<A>) -> Times {
     // SAFETY: in bounds as in `entry`.
-    let (is_same, seen, synced) = unsafe {
-        (
-            words::same(addr_of!((*entry).key), key),
-            addr_of!((*entry).seen).read_volatile(),
-            addr_of!((*entry).synced).read_volatile(),
-        )
-    };
-    (is_same && elapsed(now, seen) <= lifetime(state, key), synced)
+    unsafe {
+        Times {
+            seen: addr_of!((*entry).seen).read_volatile(),
+            synced: addr_of!((*entry).synced).read_volatile(),
+        }
+    }
+}
+
+/// Whether an entry is of `key` and has not timed out.
+#[inline(always)]
+fn is_live<A: Addr>(
+    entry: *mut FlowEntry<A>,
+    key: &FlowKey<A>,
+    state: u8,
+    times: Times,
+    now: u32,
+) -> bool {
+    // SAFETY: in bounds as in `entry`.
+    let is_same = unsafe { words::same(addr_of!((*entry).key), key) };
+    is_same && elapsed(now, times.seen) <= lifetime(state, key)
 }
 
 /// What a packet does to the state of its flow.
@@ -205,16 +227,16 @@ fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
     Next::Same
 }
 
-/// A time as [`FlowEntry::synced`] keeps it.
+/// A time as [`FlowEntry::synced`] keeps it, and the grain of [`FlowEntry::seen`].
 #[inline(always)]
-fn sync_stamp(now: u32) -> u16 {
-    (now >> SYNC_SHIFT) as u16
+fn stamp(now: u32) -> u16 {
+    (now >> STAMP_SHIFT) as u16
 }
 
 #[inline(always)]
 fn sync_due(synced: u16, now: u32) -> bool {
-    let since = sync_stamp(now).wrapping_sub(synced);
-    u32::from(since) > (SYNC_SECONDS * maps::HZ.load()) >> SYNC_SHIFT
+    let since = stamp(now).wrapping_sub(synced);
+    u32::from(since) > (SYNC_SECONDS * maps::HZ.load()) >> STAMP_SHIFT
 }
 
 /// The key of the other direction's entry.
@@ -258,8 +280,9 @@ pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u3
     if tag == 0 {
         return false;
     }
-    read_path(entry(set, tag), path);
-    let (is_live, _) = check(entry(set, tag), key, path.state, now);
+    let entry = entry(set, tag);
+    read_path(entry, path);
+    let is_live = is_live(entry, key, path.state, read_times(entry), now);
     is_live && load_tag(set, way_of(tag)) == tag
 }
 
@@ -291,7 +314,7 @@ pub fn insert<F: Family>(work: &mut Work<F::Addr>) {
         (*entry).egress_rule = rules.egress;
         (*entry).ingress_rule = rules.ingress;
         words::copy(addr_of_mut!((*entry).mac), &raw const path.mac);
-        (*entry).synced = sync_stamp(now);
+        (*entry).synced = stamp(now);
     }
     let version = old.wrapping_add(TAG_CHANGE) & TAG_VERSION;
     swap_tag(set, way, BUSY | way as u64, tag_of(hash) | version | way as u64);

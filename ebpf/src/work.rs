@@ -1,5 +1,7 @@
 //! What the stages of one packet hand on to one another.
 
+use core::marker::PhantomPinned;
+
 use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason};
 
 use crate::{
@@ -44,6 +46,9 @@ pub struct Work<A> {
     pub cursor: Cursor<u32>,
     /// What a search has found so far.
     pub best: Best,
+    /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
+    /// its own out of the map. So only who was given all of it may call one.
+    pub shared: PhantomPinned,
 }
 
 /// A number that a loop over a packet or a table counts by.

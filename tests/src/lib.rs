@@ -1,4 +1,5 @@
 //! Tests of weir from the outside, and the conformance cases.
 
 pub mod conformance;
+pub mod live;
 pub mod packets;

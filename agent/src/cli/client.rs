@@ -43,8 +43,8 @@ pub(super) fn agents(target: &Target) -> Result<Vec<Agent>, Error> {
         Ok(entries) => entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            // One that may not be looked at is one that says so when it is asked.
-            .filter(|path| path.join(SOCKET).try_exists().unwrap_or(true))
+            // A directory that may not be looked at is an agent's that says so when it is asked.
+            .filter(|path| path.is_dir() && path.join(SOCKET).try_exists().unwrap_or(true))
             .map(|path| Agent::in_directory(&path))
             .collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -78,6 +78,15 @@ fn render(status: &Status, style: Style) -> String {
         let _ =
             writeln!(text, "  {} refused since the agent started", count(status.refused as usize, "change"));
     }
+    if status.repaired > 0 {
+        let times =
+            if status.repaired == 1 { "once".to_owned() } else { format!("{} times", status.repaired) };
+        let _ = writeln!(
+            text,
+            "  {}",
+            style.red(format!("programs taken off an interface and attached again: {times}"))
+        );
+    }
     for table in [forwarded(status), drops(status), maps(status), programs(status)] {
         if !table.is_empty() {
             let _ = write!(text, "\n{table}");

@@ -136,7 +136,7 @@ spec:
 ";
         let found = unenforced(text);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("cluster.yaml:6:15"), "{found:?}");
+        assert!(found[0].starts_with("cluster.yaml:6:18"), "{found:?}");
         assert_eq!(unenforced(&text.replace("true", "false")), [""; 0]);
     }
 }

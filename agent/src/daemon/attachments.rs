@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     accepted::Accepted,
@@ -178,9 +178,26 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         }
     }
 
+    /// Puts back what somebody else took off, and tells of what cannot be put back.
+    pub(super) fn look_after(&mut self) {
+        let damage = self.enforcer.damage();
+        if damage == self.damage {
+            return;
+        }
+        for text in damage.iter().filter(|text| !self.damage.contains(text)) {
+            error!("{text}");
+        }
+        match self.snapshot() {
+            Ok(snapshot) => self.repair(&snapshot),
+            Err(failure) => warn!("cannot look after the attached programs: {failure}"),
+        }
+        self.damage = self.enforcer.damage();
+    }
+
     fn repair(&mut self, snapshot: &Snapshot) {
         match self.enforcer.repair() {
             Ok(repaired) => {
+                self.repaired += repaired.len() as u64;
                 for (interface, _) in snapshot.links.iter().filter(|(_, index)| repaired.contains(index)) {
                     warn!(interface, "somebody took the programs off; they are attached again");
                 }

@@ -101,6 +101,9 @@ pub(super) trait Enforcer {
     /// numbers it gives.
     fn repair(&mut self) -> Result<BTreeSet<u32>, EnforceError>;
 
+    /// What somebody else has removed, for people.
+    fn damage(&self) -> Vec<String>;
+
     /// Removes every program, map and pin.
     fn detach_all(&mut self) -> Result<(), EnforceError>;
 

@@ -61,6 +61,10 @@ pub(super) struct Engine<E, N> {
     pub(super) active: Option<Active>,
     /// Changes refused since the start.
     pub(super) refused: u64,
+    /// Interfaces whose programs were taken off and attached again since the start.
+    pub(super) repaired: u64,
+    /// What somebody else has removed, as far as it has been logged.
+    pub(super) damage: Vec<String>,
     /// Why the watched manifests are not in force.
     pub(super) last_error: Option<String>,
     /// Why the accepted state could not be published.
@@ -109,6 +113,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             previous: None,
             active: None,
             refused: 0,
+            repaired: 0,
+            damage: Vec::new(),
             last_error: None,
             state_error: None,
             names,

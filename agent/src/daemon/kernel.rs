@@ -151,6 +151,29 @@ impl Enforcer for KernelEnforcer {
         Ok(self.kernel()?.repair()?.into_iter().map(|(ifindex, _)| ifindex).collect())
     }
 
+    fn damage(&self) -> Vec<String> {
+        let Some(kernel) = &self.kernel else { return Vec::new() };
+        let mut damage: Vec<String> = match kernel.verify() {
+            Ok(missing) => {
+                // An interface that is gone has taken its programs along.
+                let interfaces: BTreeSet<_> =
+                    missing.into_iter().filter_map(|(ifindex, _)| name(ifindex)).collect();
+                interfaces
+                    .iter()
+                    .map(|name| format!("somebody took the programs off interface {name}"))
+                    .collect()
+            }
+            Err(error) => vec![format!("the attached programs cannot be looked after: {error}")],
+        };
+        damage.extend(kernel.missing_pins().map(|path| {
+            format!(
+                "somebody removed the pin {}: what is enforced stays in force, but a restarted agent would not find it",
+                path.display()
+            )
+        }));
+        damage
+    }
+
     fn detach_all(&mut self) -> Result<(), EnforceError> {
         // Closed first: it holds the lock of the pins, and descriptors of what is removed.
         self.kernel = None;

@@ -23,6 +23,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         if let Some(error) = &self.state_error {
             problems.push(format!("a restarted agent would not know this revision: {error}"));
         }
+        problems.extend(self.enforcer.damage());
         let active = self.active.as_ref();
         let waiting = active.map(|active| active.resolution.waiting.clone()).unwrap_or_default();
         problems.extend(waiting.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}")));
@@ -41,6 +42,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             policies: number(|cluster| cluster.policies.len() + cluster.cluster_policies.len()),
             skipped: self.accepted.skipped.clone(),
             refused: self.refused,
+            repaired: self.repaired,
             last_error: self.last_error.clone(),
             forwarded: counters
                 .forwarded

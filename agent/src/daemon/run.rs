@@ -11,6 +11,7 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, watch},
+    time::{self, Interval, MissedTickBehavior},
 };
 use tracing::{info, warn};
 
@@ -31,6 +32,8 @@ use crate::{
 
 /// Events that a slow observer may be behind.
 const EVENTS: usize = 4096;
+/// How often the agent looks whether everything is attached as it left it.
+const ROUND: Duration = Duration::from_millis(500);
 /// How long a client may take to read the last answer of an agent.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -128,6 +131,7 @@ struct Inbox {
     events: broadcast::Sender<String>,
     manifests: mpsc::Receiver<()>,
     interfaces: mpsc::Receiver<()>,
+    rounds: Interval,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -136,6 +140,7 @@ enum Message {
     Command(Command),
     Manifests,
     Interfaces,
+    Round,
     End,
 }
 
@@ -146,6 +151,8 @@ impl Inbox {
         let (interfaces_changed, interfaces) = mpsc::channel(1);
         tokio::spawn(manifests::watch(options.manifests.clone(), manifests_changed));
         netlink::watch(interfaces_changed)?;
+        let mut rounds = time::interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (send_commands, commands) = mpsc::channel(16);
         let (events, _) = broadcast::channel(EVENTS);
         Ok(Self {
@@ -154,6 +161,7 @@ impl Inbox {
             events,
             manifests,
             interfaces,
+            rounds,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -173,6 +181,7 @@ impl Inbox {
             Some(command) = self.commands.recv() => Message::Command(command),
             Some(()) = self.manifests.recv() => Message::Manifests,
             Some(()) = self.interfaces.recv() => Message::Interfaces,
+            _ = self.rounds.tick() => Message::Round,
         }
     }
 
@@ -194,6 +203,7 @@ impl Inbox {
                         warn!("interfaces have changed, but cannot be enforced: {failure}");
                     }
                 }
+                Message::Round => engine.look_after(),
                 Message::Command(Command { request, answer, delivered }) => {
                     let all = matches!(request, Request::Detach(Detach::All));
                     let mut response = engine.answer(request);
@@ -205,7 +215,7 @@ impl Inbox {
                     drop(answer.send(response));
                     if gone {
                         info!("detached; ending");
-                        drop(runtime.block_on(async { tokio::time::timeout(LAST_WORD, delivered).await }));
+                        drop(runtime.block_on(async { time::timeout(LAST_WORD, delivered).await }));
                         return Ok(());
                     }
                 }

@@ -1,6 +1,9 @@
 //! Attaching to interfaces: what [`Kernel`] does about them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     AttachMode, Kernel, KernelError, Program, attach,
@@ -59,6 +62,11 @@ impl Kernel {
             }
         }
         Ok(missing)
+    }
+
+    /// Maps and programs whose pins somebody removed.
+    pub fn missing_pins(&self) -> impl Iterator<Item = &Path> {
+        self.pinned.iter().map(PathBuf::as_path).filter(|path| !path.exists())
     }
 
     /// Attaches again what [`Kernel::verify`] misses, and forgets interfaces that are gone. Gives what was

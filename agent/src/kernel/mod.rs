@@ -68,6 +68,8 @@ pub struct Kernel {
     attachments: Attachments,
     uplink: u32,
     events: u32,
+    /// Maps and programs that a later agent is to find.
+    pinned: Vec<PathBuf>,
     /// Rules whose hits are counted.
     rules: BTreeMap<RuleId, RuleOrigin>,
     /// Keeps other agents out.
@@ -102,6 +104,7 @@ impl Kernel {
             layout: None,
             uplink: 0,
             events: options.events,
+            pinned: pins.pinned(),
             rules: BTreeMap::new(),
             pins,
             netlink,

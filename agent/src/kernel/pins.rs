@@ -79,6 +79,12 @@ impl Pins {
         attached
     }
 
+    /// Every map and program that is pinned.
+    pub fn pinned(&self) -> Vec<PathBuf> {
+        let entries = |name| fs::read_dir(self.directory(name)).into_iter().flatten().flatten();
+        entries("maps").chain(entries("programs")).map(|entry| entry.path()).collect()
+    }
+
     /// Makes the directories, for nobody but root, and keeps other agents out until the lock is dropped.
     ///
     /// # Errors

@@ -209,6 +209,8 @@ pub struct Status {
     pub skipped: BTreeMap<String, usize>,
     /// Changes that were refused since the agent started.
     pub refused: u64,
+    /// Interfaces whose programs somebody took off, and the agent attached again, since it started.
+    pub repaired: u64,
     /// Why the last change from the watched manifests was refused, if that is still so.
     pub last_error: Option<String>,
     /// Packets that went on, by hook.

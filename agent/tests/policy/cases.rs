@@ -11,7 +11,7 @@ use weir::{
     },
     manifest,
 };
-use weir_common::policy::{Protocol, RULE_NONE, RULE_OWN_NODE, RULE_SELF};
+use weir_common::policy::{MAX_WORDS, Protocol, RULE_NONE, RULE_OWN_NODE, RULE_SELF};
 
 /// Two nodes; pods shop/web and shop/db on n1, ops/monitor on n2.
 const PODS: &str = "
@@ -215,20 +215,22 @@ spec:
 
 #[test]
 fn more_rules_than_fit_are_refused_with_the_numbers() {
+    const LIMIT: usize = MAX_WORDS as usize * 64;
+    let per_policy = LIMIT / 10 + 1;
     let mut policies = String::new();
     for policy in 0..10 {
         policies += &format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
              metadata: {{name: p{policy}, namespace: shop}}\nspec:\n  podSelector: {{}}\n  ingress:\n"
         );
-        for rule in 0..820 {
+        for rule in 0..per_policy {
             policies += &format!("  - {{ports: [{{port: {}}}]}}\n", rule + 1);
         }
         policies += "---\n";
     }
     let error = compile(&cluster(&[PODS, &policies]), "n1", &mut Numbers::default()).unwrap_err();
     let CompileError::TooManyRules { rules, limit, .. } = &error else { panic!("{error}") };
-    assert_eq!((*rules, *limit), (8201, 8192));
+    assert_eq!((*rules, *limit), (10 * per_policy + 1, LIMIT));
     let message = error.to_string();
     assert!(
         message.ends_with("policies: shop/p0, shop/p1, shop/p2, shop/p3, shop/p4 and 5 more"),

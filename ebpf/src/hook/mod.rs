@@ -121,7 +121,7 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
         _ if S::STRICT => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
-    let is_known = flow::lookup::<F>(&work.packet, &mut work.path, maps::now());
+    let is_known = flow::lookup::<F>(work, maps::now());
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}

@@ -71,6 +71,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
     if ip.protocol == protocol::ICMPV6 {
         return Err(Reason::UnsupportedL4.into());
     }
+    slow::settle();
     transport::parse::<Inet>(ctx, packet, data_len)?;
     Ok(())
 }

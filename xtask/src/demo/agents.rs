@@ -76,15 +76,17 @@ impl Agents {
         self.nodes.iter().map(revision).collect()
     }
 
-    /// What the agents enforce: what the first of them lists; kinds that it does not list come from the manifests.
+    /// What the agents enforce: what the first of them that answers lists; kinds that it does not list come from
+    /// the manifests.
     pub(crate) fn cluster(&self, manifests: &Path) -> Result<Cluster> {
         let mut documents = manifest::read(&[manifests.to_owned()])?;
         let listed = |kind| LISTED.iter().any(|(known, _)| *known == kind);
         documents.objects.retain(|object| !listed(object.key().kind));
         let mut objects = Objects::default();
         objects.insert_all(documents);
+        let mut living = self.nodes.iter().zip(self.revisions()).filter(|(_, revision)| revision.is_some());
+        let (node, _) = living.next().context("no agent answers")?;
         for (_, kind) in LISTED {
-            let node = self.nodes.first().context("there are no agents")?;
             let list = shell::output(&mut self.command(&["get", kind, "--node", node, "-o", "json"]))?;
             objects.insert_all(manifest::from_text(kind, &list)?);
         }

@@ -3,16 +3,16 @@
 mod agents;
 mod matrix;
 mod model;
-mod netns;
-mod network;
-mod plan;
+pub mod netns;
+pub mod network;
+pub mod plan;
 mod probe;
 mod record;
 mod spread;
 pub(crate) mod style;
 #[cfg(test)]
 mod tests;
-mod worker;
+pub mod worker;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -134,12 +134,14 @@ impl Demo {
         Ok(faults == 0)
     }
 
-    /// Waits for other revisions than these, the same on a second look: an `apply` goes from node to node.
+    /// Waits for other revisions than these, the same on a second look: an `apply` goes from node to node. An
+    /// agent that does not answer is no news: what it enforced stays in force.
     async fn changed(&self, known: Vec<Option<u64>>) -> Vec<Option<u64>> {
         let mut last = known.clone();
         loop {
             time::sleep(INTERVAL).await;
-            let now = self.revisions();
+            let now: Vec<_> =
+                self.revisions().into_iter().zip(&known).map(|(now, before)| now.or(*before)).collect();
             if now != known && now == last {
                 return now;
             }

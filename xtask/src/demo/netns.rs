@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 const DIRECTORY: &str = "/run/netns";
 
 /// Runs lines of `ip -batch`, in a namespace or in ours.
-pub(crate) fn ip(netns: Option<&str>, lines: &[String]) -> Result<()> {
+pub fn ip(netns: Option<&str>, lines: &[String]) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(netns) = netns {
         command.args(["-n", netns]);
@@ -35,14 +35,14 @@ pub(crate) fn ip(netns: Option<&str>, lines: &[String]) -> Result<()> {
 }
 
 /// Makes the calling thread, and what it starts from now on, live in a namespace.
-pub(crate) fn enter(netns: &str) -> Result<()> {
+pub fn enter(netns: &str) -> Result<()> {
     let path = path(netns);
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {netns}"))
 }
 
 /// Does something in a namespace, on a thread of its own: this one stays where it is.
-pub(crate) fn within<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn within<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| enter(netns).and_then(|()| work()));
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -50,7 +50,7 @@ pub(crate) fn within<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Se
 }
 
 /// Sets settings below /proc/sys/net, which shows the namespace of the thread that looks.
-pub(crate) fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<()> {
+pub fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<()> {
     within(netns, || {
         for (name, value) in settings {
             let path = Path::new("/proc/sys/net").join(name);
@@ -61,7 +61,7 @@ pub(crate) fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<()> {
 }
 
 /// Removes a namespace; one that is not there is fine.
-pub(crate) fn remove(netns: &str) -> Result<()> {
+pub fn remove(netns: &str) -> Result<()> {
     match fs::symlink_metadata(path(netns)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         _ => ip(None, &[format!("netns delete {netns}")]),

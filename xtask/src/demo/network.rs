@@ -35,7 +35,7 @@ const POD: [(&str, &str); 3] = [
 ];
 
 /// Builds everything but the pods' way to the world: their interfaces stay down until they are enforced.
-pub(crate) fn build(plan: &Plan) -> Result<()> {
+pub fn build(plan: &Plan) -> Result<()> {
     let names = plan.namespaces();
     netns::ip(None, &names.iter().map(|name| format!("netns add {name}")).collect::<Vec<_>>())?;
     netns::sysctl(UNDERLAY, &ROUTER)?;
@@ -51,16 +51,21 @@ pub(crate) fn build(plan: &Plan) -> Result<()> {
     }
     netns::ip(Some(UNDERLAY), &underlay_routes(plan))?;
     for pod in &plan.pods {
-        let (Some(interface), node) = (&pod.interface, &plan.nodes[pod.node]) else { continue };
-        netns::sysctl(&pod.netns, &POD)?;
-        netns::ip(Some(&node.netns), &host_side(interface, pod))?;
-        netns::ip(Some(&pod.netns), &pod_side(pod))?;
+        build_pod(&plan.nodes[pod.node], pod)?;
     }
     Ok(())
 }
 
+/// Joins a pod's namespace to its node's: the node's end of the veth stays down.
+pub fn build_pod(node: &Node, pod: &Pod) -> Result<()> {
+    let Some(interface) = &pod.interface else { return Ok(()) };
+    netns::sysctl(&pod.netns, &POD)?;
+    netns::ip(Some(&node.netns), &host_side(interface, pod))?;
+    netns::ip(Some(&pod.netns), &pod_side(pod))
+}
+
 /// Brings a pod's interface up by hand, as the agent does once it enforces the pod.
-pub(crate) fn bring_up(plan: &Plan, pod: &Pod) -> Result<()> {
+pub fn bring_up(plan: &Plan, pod: &Pod) -> Result<()> {
     match &pod.interface {
         Some(interface) => {
             netns::ip(Some(&plan.nodes[pod.node].netns), &[format!("link set {interface} up")])
@@ -70,7 +75,7 @@ pub(crate) fn bring_up(plan: &Plan, pod: &Pod) -> Result<()> {
 }
 
 /// Routes a pod's addresses to its interface, which must be up for that.
-pub(crate) fn route_to(plan: &Plan, pod: &Pod) -> Result<()> {
+pub fn route_to(plan: &Plan, pod: &Pod) -> Result<()> {
     let Some(interface) = &pod.interface else { return Ok(()) };
     let route = |address: &IpAddr| format!("route replace {address} dev {interface} scope link");
     netns::ip(Some(&plan.nodes[pod.node].netns), &pod.addresses.iter().map(route).collect::<Vec<_>>())

@@ -10,54 +10,54 @@ use ipnet::IpNet;
 use weir::cluster::{Cluster, Name, Protocol};
 
 /// The namespace in which the nodes' uplinks meet.
-pub(crate) const UNDERLAY: &str = "weir-underlay";
+pub const UNDERLAY: &str = "weir-underlay";
 
 /// The topology of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Nodes, by name.
-    pub(crate) nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
     /// Pods that run, by name.
-    pub(crate) pods: Vec<Pod>,
+    pub pods: Vec<Pod>,
     /// What is left out, and why.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// A node: a network namespace.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Node {
+pub struct Node {
     /// Name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its network namespace.
-    pub(crate) netns: String,
+    pub netns: String,
     /// Its end in the underlay.
-    pub(crate) port: String,
+    pub port: String,
     /// Its addresses.
-    pub(crate) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// Where its pods' addresses come from: its pod CIDRs, and addresses of its pods outside of them.
-    pub(crate) pod_routes: Vec<IpNet>,
+    pub pod_routes: Vec<IpNet>,
 }
 
 /// A pod: a network namespace with a veth to its node's.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Pod {
+pub struct Pod {
     /// Name.
-    pub(crate) name: Name,
+    pub name: Name,
     /// Number of its node in [`Plan::nodes`].
-    pub(crate) node: usize,
+    pub node: usize,
     /// Its network namespace: that of its node for a pod of the host's network.
-    pub(crate) netns: String,
+    pub netns: String,
     /// Its interface in the node's namespace; `None` for a pod of the host's network.
-    pub(crate) interface: Option<String>,
+    pub interface: Option<String>,
     /// Its addresses.
-    pub(crate) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// What it listens on.
-    pub(crate) ports: BTreeSet<(Protocol, u16)>,
+    pub ports: BTreeSet<(Protocol, u16)>,
 }
 
 impl Plan {
     /// Plans the topology of a cluster.
-    pub(crate) fn new(cluster: &Cluster) -> Result<Self> {
+    pub fn new(cluster: &Cluster) -> Result<Self> {
         let mut plan = Self::default();
         for (number, node) in cluster.nodes.values().enumerate() {
             if node.addresses.is_empty() {
@@ -95,7 +95,7 @@ impl Plan {
     }
 
     /// Every network namespace, the underlay's first.
-    pub(crate) fn namespaces(&self) -> Vec<&str> {
+    pub fn namespaces(&self) -> Vec<&str> {
         let pods = self.pods.iter().filter(|pod| pod.interface.is_some()).map(|pod| pod.netns.as_str());
         [UNDERLAY].into_iter().chain(self.nodes.iter().map(|node| node.netns.as_str())).chain(pods).collect()
     }

@@ -24,13 +24,13 @@ use weir::cluster::Protocol;
 use super::{netns, plan::Pod};
 
 /// How long an answer may take; what is denied is silent.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 /// Probes of one client under way at a time.
 const AT_ONCE: usize = 64;
 
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The name that the server gave.
     Answer(String),
     /// Nothing came back in time.
@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
 }
 
 /// A thread that lives in a namespace. Dropping it ends it.
-pub(crate) struct Worker {
+pub struct Worker {
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -53,7 +53,7 @@ struct Job {
 
 impl Worker {
     /// Starts a worker in a namespace; returns once the pods in it listen.
-    pub(crate) fn start(netns: &str, pods: &[&Pod]) -> Result<Self> {
+    pub fn start(netns: &str, pods: &[&Pod]) -> Result<Self> {
         let (jobs, queue) = mpsc::unbounded_channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let name = netns.to_owned();
@@ -75,7 +75,7 @@ impl Worker {
     }
 
     /// Opens a connection, or sends a datagram, and waits for the server's name.
-    pub(crate) async fn probe(&self, protocol: Protocol, target: SocketAddr) -> Outcome {
+    pub async fn probe(&self, protocol: Protocol, target: SocketAddr) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(Job { protocol, target, reply });

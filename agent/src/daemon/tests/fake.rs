@@ -116,6 +116,10 @@ impl Enforcer for Fake {
         Ok(BTreeSet::new())
     }
 
+    fn damage(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn is_attached(&self, ifindex: u32) -> bool {
         self.0.borrow().attached.values().any(|index| *index == ifindex)
     }

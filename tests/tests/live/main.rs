@@ -1,0 +1,11 @@
+//! The real agents and the command line, with real traffic between network namespaces. Needs root, and the kernel
+//! programs built (`cargo xtask test` sees to both).
+
+mod birth;
+mod damage;
+mod detach;
+mod hosts;
+mod input;
+mod policy;
+mod restart;
+mod services;

@@ -49,7 +49,7 @@ pub trait Family: Sized {
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
-    fn keep_alive();
+    fn keep_alive() -> bool;
     /// [`crate::fragment::resolve`], see [`crate::slow`].
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
@@ -157,8 +157,8 @@ macro_rules! family_maps {
             slow::hear(slow::$peek()) == slow::GO_ON
         }
         #[inline(always)]
-        fn keep_alive() {
-            slow::$keep_alive();
+        fn keep_alive() -> bool {
+            slow::hear(slow::$keep_alive()) == slow::GO_ON
         }
         #[inline(always)]
         fn resolve_fragment() -> u32 {

@@ -199,13 +199,7 @@ fn read_times<A>(entry: *mut FlowEntry<A>) -> Times {
 
 /// Whether an entry is of `key` and has not timed out.
 #[inline(always)]
-fn is_live<A: Addr>(
-    entry: *mut FlowEntry<A>,
-    key: &FlowKey<A>,
-    state: u8,
-    times: Times,
-    now: u32,
-) -> bool {
+fn is_live<A: Addr>(entry: *mut FlowEntry<A>, key: &FlowKey<A>, state: u8, times: Times, now: u32) -> bool {
     // SAFETY: in bounds as in `entry`.
     let is_same = unsafe { words::same(addr_of!((*entry).key), key) };
     is_same && elapsed(now, times.seen) <= lifetime(state, key)
@@ -349,10 +343,9 @@ fn staleness<A>(entry: *mut FlowEntry<A>, now: u32) -> u64 {
     // SAFETY: in bounds; single words.
     let (seen, entry_state) =
         unsafe { (addr_of!((*entry).seen).read_volatile(), addr_of!((*entry).state).read_volatile()) };
-    let class = match entry_state {
-        state::CLOSING => 2_u64,
-        state::OPENING => 1,
-        _ => 0,
-    };
-    (class << 32 | u64::from(elapsed(now, seen))) + 1
+    let class = CLASSES >> (u32::from(entry_state) & 3) * 2 & 3;
+    (u64::from(class) << 32 | u64::from(elapsed(now, seen))) + 1
 }
+
+/// Two bits by [`state`]: 2 for flows that have ended, 1 for such as were never answered.
+const CLASSES: u32 = 2 << (state::CLOSING * 2) | 1 << (state::OPENING * 2);

@@ -140,7 +140,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
     // SAFETY: in bounds; single words, see the module's note. Written seldom: each write takes the entry's
     // cache line away from other CPUs.
     unsafe {
-        if stamp(now) != stamp(times.seen) {
+        if (now ^ times.seen) >> STAMP_SHIFT != 0 {
             addr_of_mut!((*entry).seen).write_volatile(now);
         }
         let due = sync_due(times.synced, now);
@@ -231,7 +231,7 @@ fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
     Next::Same
 }
 
-/// A time as [`FlowEntry::synced`] keeps it, and the grain of [`FlowEntry::seen`].
+/// A time as [`FlowEntry::synced`] keeps it.
 #[inline(always)]
 fn stamp(now: u32) -> u16 {
     (now >> STAMP_SHIFT) as u16
@@ -245,7 +245,7 @@ fn sync_due(synced: u16, now: u32) -> bool {
 
 /// The key of the other direction's entry.
 #[inline(always)]
-fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
+pub fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
     let scope = if path.flags & flags::TO_PEER != 0 { path.ifindex } else { 0 };
     FlowKey::reply_to(&path.to, scope, protocol)
 }
@@ -266,19 +266,10 @@ pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> 
     tag != 0
 }
 
-/// Whether the other direction's entry is there and was decided in `epoch`.
+/// Finds the live entry of the key in [`Work::entry`] without marking it used, and copies its way there.
 #[inline(always)]
-pub fn other_is_of<F: Family>(path: &Path<F::Addr>, protocol: u32, epoch: u32) -> bool {
-    let hash = peer_key(path, protocol).hash();
-    let Some(set) = set::<F>(hash) else { return false };
-    let tag = tagged(set, hash);
-    // SAFETY: in bounds; a single word, see the module's note.
-    tag != 0 && unsafe { addr_of!((*entry(set, tag)).epoch).read_volatile() } == epoch
-}
-
-/// Finds the live entry of `key` without marking it used, and copies its way to `path`.
-#[inline(always)]
-pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u32) -> bool {
+pub fn peek<F: Family>(work: &mut Work<F::Addr>) -> bool {
+    let Entry { key, path } = &mut work.entry;
     let hash = key.hash();
     let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);
@@ -287,13 +278,13 @@ pub fn peek<F: Family>(key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>, now: u3
     }
     let entry = entry(set, tag);
     read_path(entry, path);
-    let is_live = is_live(entry, key, path.state, read_times(entry), now);
+    let is_live = is_live(entry, key, path.state, read_times(entry), maps::now());
     is_live && load_tag(set, way_of(tag)) == tag
 }
 
-/// Writes the entry that is in `work`: over the one of the same key, into a free way, or over the entry of the set that is
-/// least worth keeping. When another CPU is at work on the same way, that one wins, and this packet's
-/// successor tries again.
+/// Writes the entry that is in `work`: over the one of the same key, into a free way, or over the entry of
+/// the set that is least worth keeping. When another CPU is at work on the same way, that one wins, and
+/// this packet's successor tries again.
 #[inline(always)]
 pub fn insert<F: Family>(work: &mut Work<F::Addr>) {
     let Work { entry: Entry { key, path }, rules, best, .. } = work;
@@ -356,10 +347,9 @@ fn staleness<A>(entry: *mut FlowEntry<A>, now: u32) -> u64 {
     // SAFETY: in bounds; single words.
     let (seen, entry_state) =
         unsafe { (addr_of!((*entry).seen).read_volatile(), addr_of!((*entry).state).read_volatile()) };
-    let class = match entry_state {
-        state::CLOSING => 2_u64,
-        state::OPENING => 1,
-        _ => 0,
-    };
-    (class << 32 | u64::from(elapsed(now, seen))) + 1
+    let class = CLASSES >> (u32::from(entry_state) & 3) * 2 & 3;
+    (u64::from(class) << 32 | u64::from(elapsed(now, seen))) + 1
 }
+
+/// Two bits by [`state`]: 2 for flows that have ended, 1 for such as were never answered.
+const CLASSES: u32 = 2 << (state::CLOSING * 2) | 1 << (state::OPENING * 2);

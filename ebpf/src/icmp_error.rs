@@ -34,35 +34,46 @@ struct Quote<H: Copy> {
 
 /// Finds the flow that an error belongs to: one that is live, of this revision in either direction, whose
 /// packets the error's receiver had sent. The quoted packet may be the first of this revision, and the
-/// only kind: one too big for its way gets no answer but the error. Leaves its way in `work`, and translates the error where that says so.
+/// only kind: one too big for its way gets no answer but the error. Leaves its way in `work`, and
+/// translates the error where that says so.
 ///
 /// # Errors
 /// [`Reason::IcmpUnrelated`], and [`Reason::InvalidSource`] for an error of a pod under another address.
 #[inline(always)]
 pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Result<(), Reason> {
-    let Work { packet, path, entry, .. } = work;
+    let Work { packet, path, entry, quoted, .. } = work;
     if hook == Hook::FromPod as u32 && !decide::is_behind::<F>(&packet.key.src, ctx.ifindex()) {
         return Err(Reason::InvalidSource);
     }
-    read_quote::<F>(ctx, packet, &mut entry.key)?;
-    let epoch = maps::state().map_or(0, |state| state.epoch);
+    read_quote::<F>(ctx, packet, quoted)?;
     // An error goes to the one who sent what it quotes.
     // SAFETY: places in the map.
-    if !unsafe { words::same(&raw const entry.key.dst, &raw const packet.key.dst) }
-        || !flow::peek::<F>(&entry.key, path, maps::now())
-        || (path.epoch != epoch && !flow::other_is_of::<F>(path, entry.key.protocol, epoch))
-    {
+    if !unsafe { words::same(&raw const quoted.dst, &raw const packet.key.dst) } {
         return Err(Reason::IcmpUnrelated);
     }
+    // SAFETY: as before.
+    unsafe { words::copy(&raw mut entry.key, quoted) };
+    if !F::has_entry() {
+        return Err(Reason::IcmpUnrelated);
+    }
+    // SAFETY: as before.
+    unsafe { words::copy(&raw mut *path, &raw const entry.path) };
+    let epoch = maps::state().map_or(0, |state| state.epoch);
+    if path.epoch != epoch {
+        entry.key = flow::peer_key(path, quoted.protocol);
+        if !F::has_entry() || entry.path.epoch != epoch {
+            return Err(Reason::IcmpUnrelated);
+        }
+    }
     if path.flags & flags::REWRITE != 0 {
-        translate::<F>(ctx, packet, &entry.key, path)?;
+        translate::<F>(ctx, packet, quoted, path)?;
         // That was all there is to rewrite.
         path.flags &= !flags::REWRITE;
     }
     Ok(())
 }
 
-/// Reads the addresses and ports of the quoted packet, turned round: the key of what its receiver sends back.
+/// Reads the quoted packet.
 #[inline(always)]
 fn read_quote<F: Family>(
     ctx: &Ctx,

@@ -13,8 +13,8 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, report, words,
-    work::{Entry, Refused, Work},
+    flow, fragment, icmp_error, masquerade, neighbour, parse, report, words,
+    work::{Refused, Work},
 };
 
 /// Answer of a stage: the packet may go on; where there is a way to be found, it is in [`Work::path`].
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -96,10 +96,7 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $peek() -> u32 {
-            run::<$family>(|work| {
-                let Entry { key, path } = &mut work.entry;
-                if flow::peek::<$family>(key, path, maps::now()) { GO_ON } else { NOT_OURS }
-            })
+            run::<$family>(|work| if flow::peek::<$family>(work) { GO_ON } else { NOT_OURS })
         }
 
         /// [`decide::record`].
@@ -129,6 +126,15 @@ macro_rules! stages {
             })
         }
 
+        /// [`parse::transport::parse_icmp`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $icmp(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| {
+                answer(parse::transport::parse_icmp::<$family>(&Ctx::new(skb), &mut work.packet))
+            })
+        }
+
         /// [`fragment::resolve`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -155,8 +161,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 fragment_v4 icmp_error_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 fragment_v6 icmp_error_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6);
 
 /// [`report::unparsed`].
 #[unsafe(no_mangle)]

@@ -38,8 +38,10 @@ pub struct Work<A> {
     pub front: Front<A>,
     /// 1 when the flow is not recorded yet.
     pub is_new: u32,
-    /// An entry to be written into the flow table.
+    /// An entry to be written into the flow table, or one that was looked for there.
     pub entry: Entry<A>,
+    /// The packet that an ICMP error quotes, turned round: the key of what its receiver sends back.
+    pub quoted: FlowKey<A>,
     /// The rules that decided it.
     pub rules: Rules,
     /// How far a loop has come.

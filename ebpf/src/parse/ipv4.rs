@@ -72,8 +72,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
         return Err(Reason::UnsupportedL4.into());
     }
     slow::settle();
-    transport::parse::<Inet>(ctx, packet, data_len)?;
-    Ok(())
+    transport::parse::<Inet>(ctx, work, data_len)
 }
 
 #[inline(always)]

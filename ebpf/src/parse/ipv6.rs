@@ -67,8 +67,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     let data_len = end - packet.l4;
     packet.piece.end = packet.piece.start + data_len;
     slow::settle();
-    transport::parse::<Inet6>(ctx, packet, data_len)?;
-    Ok(())
+    transport::parse::<Inet6>(ctx, work, data_len)
 }
 
 #[inline(always)]

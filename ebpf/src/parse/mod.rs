@@ -2,7 +2,7 @@
 
 pub mod ipv4;
 pub mod ipv6;
-mod transport;
+pub mod transport;
 
 use weir_common::{
     addr::Addr,

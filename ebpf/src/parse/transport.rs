@@ -7,21 +7,27 @@ use weir_common::{
 };
 
 use super::{Kind, Packet, WALK};
-use crate::{ctx::Ctx, family::Family, slow};
+use crate::{
+    ctx::Ctx,
+    family::Family,
+    slow,
+    work::{Refused, Work},
+};
 
 /// Fills in kind, ports and flags from the transport header, of which `data_len` bytes are in the packet.
 ///
 /// # Errors
 /// A reason for what is malformed or not passed on.
 #[inline(always)]
-pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) -> Result<(), Reason> {
+pub fn parse<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>, data_len: u32) -> Result<(), Refused> {
+    let packet = &mut work.packet;
     let protocol = packet.protocol();
     let need = match protocol {
         protocol::TCP => size_of::<Tcp>(),
         protocol::SCTP => size_of::<Sctp>(),
         protocol::UDP => size_of::<Udp>(),
         number if number == F::ICMP => size_of::<Icmp>(),
-        _ => return Err(Reason::UnsupportedL4),
+        _ => return Err(Reason::UnsupportedL4.into()),
     } as u32;
     packet.kind = match protocol {
         protocol::TCP => Kind::Tcp,
@@ -35,7 +41,7 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
     }
     let too_short = if packet.piece.is_fragment { Reason::FragmentTooShort } else { Reason::InvalidPacket };
     if data_len < need {
-        return Err(too_short);
+        return Err(too_short.into());
     }
     ctx.pull(packet.l4 + need);
     slow::settle();
@@ -44,13 +50,13 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
             let tcp = ctx.header::<Tcp>(packet.l4)?;
             let header_len = u32::from(tcp.offset >> 4) * 4;
             if header_len < size_of::<Tcp>() as u32 {
-                return Err(Reason::InvalidPacket);
+                return Err(Reason::InvalidPacket.into());
             }
             if header_len > data_len {
-                return Err(too_short);
+                return Err(too_short.into());
             }
             if !is_possible(tcp.flags) {
-                return Err(Reason::InvalidTcpFlags);
+                return Err(Reason::InvalidTcpFlags.into());
             }
             packet.tcp_flags = tcp.flags;
             ports(packet, tcp.sport, tcp.dport);
@@ -63,7 +69,7 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
                 && ctx.gso_size() == 0
                 && (len < size_of::<Udp>() as u32 || len > data_len)
             {
-                return Err(Reason::InvalidPacket);
+                return Err(Reason::InvalidPacket.into());
             }
             ports(packet, udp.sport, udp.dport);
         }
@@ -71,7 +77,7 @@ pub fn parse<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>, data_len: u32) 
             let sctp = ctx.header::<Sctp>(packet.l4)?;
             ports(packet, sctp.sport, sctp.dport);
         }
-        _ => parse_icmp::<F>(ctx, packet)?,
+        _ => slow::heed(F::parse_icmp(ctx))?,
     }
     Ok(())
 }
@@ -95,8 +101,12 @@ fn is_possible(flags: u8) -> bool {
     }
 }
 
+/// Fills in kind and ports from an ICMP header.
+///
+/// # Errors
+/// [`Reason::IcmpUnsupported`] for a type that is not passed on.
 #[inline(always)]
-fn parse_icmp<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>) -> Result<(), Reason> {
+pub fn parse_icmp<F: Family>(ctx: &Ctx, packet: &mut Packet<F::Addr>) -> Result<(), Reason> {
     let header = ctx.header::<Icmp>(packet.l4)?;
     packet.icmp_type = header.kind;
     if header.kind == F::ECHO_REQUEST {

@@ -4,13 +4,7 @@
 use weir_common::reason::Hook;
 
 use super::Stage;
-use crate::{
-    ctx::Ctx,
-    deliver::{self, Outcome},
-    family::Family,
-    slow,
-    work::{Refused, Work},
-};
+use crate::{ctx::Ctx, deliver::Outcome, family::Family, slow, work::Refused};
 
 struct FromPod;
 
@@ -34,14 +28,5 @@ impl Stage for FromPod {
     fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
         F::check_neighbour(ctx)?;
         Ok(Outcome::PASS)
-    }
-
-    #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
-        if deliver::expires(&work.packet, &work.path) {
-            return Ok(Outcome::PASS);
-        }
-        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
     }
 }

@@ -4,12 +4,7 @@
 use weir_common::reason::Hook;
 
 use super::Stage;
-use crate::{
-    ctx::Ctx,
-    deliver::{self, Outcome},
-    family::Family,
-    work::{Refused, Work},
-};
+use crate::{ctx::Ctx, deliver::Outcome, work::Refused};
 
 struct FromUplink;
 
@@ -22,23 +17,4 @@ pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
 impl Stage for FromUplink {
     const HOOK: Hook = Hook::FromUplink;
     const STRICT: bool = false;
-
-    #[inline(always)]
-    fn arp(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
-    #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
-    #[inline(always)]
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
-        if deliver::expires(&work.packet, &work.path) {
-            return Ok(Outcome::PASS);
-        }
-        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
-    }
 }

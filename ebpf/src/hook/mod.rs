@@ -13,7 +13,7 @@ use weir_common::{
 
 use crate::{
     ctx::Ctx,
-    deliver::Outcome,
+    deliver::{self, Outcome},
     family::{Family, Inet, Inet6},
     flow::{self, Rules},
     maps, parse,
@@ -30,12 +30,27 @@ pub trait Stage {
     /// meets the pod's own program.
     const STRICT: bool;
 
-    /// Judges an ARP message.
-    fn arp(ctx: &Ctx) -> Result<Outcome, Refused>;
-    /// Judges a neighbour discovery message.
-    fn neighbour<F: Family>(ctx: &Ctx) -> Result<Outcome, Refused>;
+    /// Judges an ARP message. The node and its neighbours may ask and answer as they like.
+    #[inline(always)]
+    fn arp(_: &Ctx) -> Result<Outcome, Refused> {
+        Ok(Outcome::PASS)
+    }
+
+    /// Judges a neighbour discovery message. It does not cross routers: what is for a pod is the node's own.
+    #[inline(always)]
+    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
+        Ok(Outcome::PASS)
+    }
+
     /// Sends a packet on its way, which is in `work`.
-    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused>;
+    #[inline(always)]
+    fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
+        if deliver::expires(&work.packet, &work.path) {
+            return Ok(Outcome::PASS);
+        }
+        deliver::translate::<F>(ctx, &work.packet, &work.path)?;
+        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
+    }
 }
 
 /// Runs a stage on a frame.

@@ -26,18 +26,6 @@ impl Stage for ToPod {
     const HOOK: Hook = Hook::ToPod;
     const STRICT: bool = true;
 
-    /// The node may ask and answer as it likes.
-    #[inline(always)]
-    fn arp(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
-    /// Neighbour discovery does not cross routers: this comes from the node.
-    #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
     /// The packet is at its interface already.
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {

@@ -30,16 +30,6 @@ impl Stage for ToUplink {
     const HOOK: Hook = Hook::ToUplink;
     const STRICT: bool = false;
 
-    #[inline(always)]
-    fn arp(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
-    #[inline(always)]
-    fn neighbour<F: Family>(_: &Ctx) -> Result<Outcome, Refused> {
-        Ok(Outcome::PASS)
-    }
-
     /// The route that the packet was to take was the service's: to the backend it needs another.
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {

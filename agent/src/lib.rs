@@ -5,12 +5,14 @@
 //! something changes, and the [`cli`] talks to it by the [`protocol`].
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod compile;
 pub mod daemon;
 pub mod datapath;
 pub mod kernel;
+pub mod lint;
 pub mod manifest;
 pub mod plan;
 pub mod protocol;

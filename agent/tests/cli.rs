@@ -9,9 +9,14 @@ use std::{
 };
 
 use serde_json::json;
-use weir::protocol::{
-    self, Change, Changed, ChangedObject, Column, Difference, Failure, FailureKind, Listing,
-    ObjectDifference, Outcome, Request, Response, Row, Status,
+use weir::{
+    cluster::Name,
+    protocol::{
+        self, Change, Changed, ChangedObject, Column, Decider, Difference, Failure, FailureKind, Filter,
+        Kind, Listing, ObjectDifference, Observation, Outcome, Owner, OwnerKind, Party, Request, Response,
+        Row, Status, Verdict,
+    },
+    source::Source,
 };
 
 const DENY: &str = "\
@@ -283,7 +288,7 @@ fn nothing_that_an_agent_says_can_steer_the_terminal() {
     let evil = "demo\u{1b}]0;owned\u{7}\u{202e}\n";
     host.agent("a", move |request| match request {
         Request::Get { .. } => Response::Listing(Listing {
-            columns: vec![Column { header: evil.into(), wide: false }],
+            columns: vec![Column { header: evil.into(), wide: false, sum: false }],
             rows: vec![Row {
                 namespace: Some(evil.into()),
                 name: evil.into(),
@@ -374,4 +379,102 @@ fn an_agent_that_cannot_use_its_state_directory_refuses_to_start_with_5() {
 
     assert_eq!(status(&output), 5);
     assert!(stderr(&output).contains("symbolic link"), "{}", stderr(&output));
+}
+
+/// A packet from demo/web to demo/db that a policy dropped.
+fn dropped() -> Observation {
+    let party = |address: &str, name: &str| {
+        let owner = Owner { kind: OwnerKind::Pod, name: name.into() };
+        Some(Party { address: address.parse().unwrap(), port: 80, owner: Some(owner) })
+    };
+    let source = Source { file: "db.yaml".into(), line: 9, column: 5 };
+    Observation {
+        time: "2026-01-02T03:04:05.006Z".into(),
+        verdict: Verdict::Dropped,
+        reason: Some("POLICY_DENY".into()),
+        explanation: Some("a rule denies it".into()),
+        protocol: Some("TCP".into()),
+        source: party("10.0.0.1", "demo/web"),
+        destination: party("10.0.0.2", "demo/db"),
+        backend: None,
+        egress: None,
+        ingress: Some(Decider {
+            text: "no-web ingress[0] (db.yaml:9:5)".into(),
+            policies: vec!["no-web".into()],
+            rule: Some(0),
+            sources: vec![source],
+        }),
+    }
+}
+
+#[test]
+fn observe_hands_its_conditions_to_the_agent_and_names_the_rule() {
+    let host = Host::new();
+    host.agent("a", |request| {
+        let wanted = Filter {
+            to_pod: Some(Name { namespace: "demo".into(), name: "db".into() }),
+            verdict: Some(Verdict::Dropped),
+            reason: Some("POLICY_DENY".into()),
+            ..Filter::default()
+        };
+        match request {
+            Request::Observe(filter) if filter == wanted => Response::Observed(Box::new(dropped())),
+            other => Response::Failed(Failure::new(FailureKind::Usage, format!("{other:?}"))),
+        }
+    });
+    let args = ["observe", "--to-pod", "demo/db", "--verdict", "dropped", "--reason", "policy_deny"];
+
+    let compact = host.weir(&args);
+    let json = host.weir(&[&args[..], &["-o", "json"]].concat());
+
+    assert_eq!(
+        stdout(&compact),
+        "03:04:05.006Z demo/web:80 -> demo/db:80/TCP DROPPED POLICY_DENY: a rule denies it; \
+         ingress: no-web ingress[0] (db.yaml:9:5)\n"
+    );
+    assert_eq!(stdout(&json).lines().count(), 1);
+    let seen: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!(seen["apiVersion"], "weir.dev/v1alpha1");
+    assert_eq!(seen["verdict"], "dropped");
+    assert_eq!(seen["source"]["name"], "demo/web");
+    assert_eq!(seen["ingress"]["sources"][0], json!({ "file": "db.yaml", "line": 9, "column": 5 }));
+}
+
+#[test]
+fn observe_refuses_conditions_that_nothing_meets() {
+    let host = Host::new();
+    for args in [["--verdict", "denied"], ["--reason", "BAD_LUCK"], ["--pod", "web"]] {
+        assert_eq!(status(&host.weir(&["observe", args[0], args[1]])), 2, "{args:?}");
+    }
+}
+
+#[test]
+fn wide_policies_come_with_their_rules() {
+    let host = Host::new();
+    host.agent("a", |request| {
+        let Request::Get { kind, name, .. } = request else { panic!("another request") };
+        let listing = |header: &str, cell: &str| Listing {
+            columns: vec![Column { header: header.into(), wide: false, sum: false }],
+            rows: vec![Row {
+                namespace: Some("demo".into()),
+                name: name.clone().unwrap(),
+                object: String::new(),
+                cells: vec![cell.into()],
+                manifest: json!(null),
+            }],
+        };
+        Response::Listing(match kind {
+            Kind::Rules => listing("DEFINED AT", "db.yaml:9:5"),
+            _ => listing("PODS", "2"),
+        })
+    });
+
+    let wide = host.weir(&["get", "policy", "db", "-o", "wide"]);
+    let plain = host.weir(&["get", "policy", "db"]);
+
+    assert_eq!(stdout(&plain), "NAMESPACE   NAME   PODS\ndemo        db     2\n");
+    assert_eq!(
+        stdout(&wide),
+        stdout(&plain) + "\nNAMESPACE   NAME   DEFINED AT\ndemo        db     db.yaml:9:5\n"
+    );
 }

@@ -49,7 +49,7 @@ pub trait Family: Sized {
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
-    fn keep_alive();
+    fn keep_alive() -> bool;
     /// [`crate::parse::transport::parse_icmp`], see [`crate::slow`].
     fn parse_icmp(ctx: &Ctx) -> u32;
     /// [`crate::fragment::resolve`], see [`crate::slow`].
@@ -159,8 +159,8 @@ macro_rules! family_maps {
             slow::hear(slow::$peek()) == slow::GO_ON
         }
         #[inline(always)]
-        fn keep_alive() {
-            slow::$keep_alive();
+        fn keep_alive() -> bool {
+            slow::hear(slow::$keep_alive()) == slow::GO_ON
         }
         #[inline(always)]
         fn parse_icmp(ctx: &Ctx) -> u32 {

@@ -152,7 +152,10 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
             path.state = state;
         }
         if due || next != Next::Same {
-            F::keep_alive();
+            let is_whole = F::keep_alive();
+            // The way back was lost to another flow: opened once more, this one gets it again. A masqueraded
+            // flow would get another port, and an answer cannot open anything.
+            return is_whole || path.flags & (flags::REPLY | flags::MASQUERADED) != 0;
         }
     }
     true
@@ -247,11 +250,11 @@ pub fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
     FlowKey::reply_to(&path.to, scope, protocol)
 }
 
-/// Marks the other direction's entry used and in the same state, if it is there.
+/// Marks the other direction's entry used and in the same state, if it is there; whether it is.
 #[inline(always)]
-pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
+pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> bool {
     let hash = peer_key(path, packet.key.protocol).hash();
-    let Some(set) = set::<F>(hash) else { return };
+    let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);
     if tag != 0 {
         // SAFETY: in bounds; single words, see the module's note.
@@ -260,6 +263,7 @@ pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) {
             addr_of_mut!((*entry(set, tag)).state).write_volatile(path.state);
         }
     }
+    tag != 0
 }
 
 /// Finds the live entry of the key in [`Work::entry`] without marking it used, and copies its way there.

@@ -121,8 +121,8 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $keep_alive() -> u32 {
             run::<$family>(|work| {
-                flow::keep_alive::<$family>(&work.packet, &work.path);
-                GO_ON
+                let is_there = flow::keep_alive::<$family>(&work.packet, &work.path);
+                if is_there { GO_ON } else { NOT_OURS }
             })
         }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use aya::{Ebpf, programs::Program};
+use aya::{EbpfLoader, programs::Program};
 use serde::Deserialize;
 
 use crate::{build, machine, shell};
@@ -49,9 +49,11 @@ pub(crate) fn run(update: bool) -> Result<ExitCode> {
     Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Loads every program of the object, and asks the kernel.
+/// Loads every program of the object as an agent does that has their log off, and asks the kernel.
 fn measure(object: &Path) -> Result<Costs> {
-    let mut ebpf = Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &0_u8, false);
+    let mut ebpf = loader.load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
     let mut costs = Costs::new();
     for (name, program) in ebpf.programs_mut() {
         match program {

@@ -1,18 +1,12 @@
-//! `weir explain` and `weir observe`.
-
-use std::sync::mpsc;
+//! `weir explain`.
 
 use super::{
-    Error, args,
-    client::{self, Agent},
-    input,
-    output::{Style, escape, escape_lines},
-    print, warn,
+    Error, args, client, input,
+    output::{Style, escape_lines},
+    print,
 };
 use crate::{
-    cluster::Objects,
     daemon::explain,
-    manifest::Diagnostics,
     protocol::{Request, Response},
 };
 
@@ -38,49 +32,6 @@ fn ask(args: &args::Explain) -> Result<(bool, String), Error> {
 }
 
 fn offline(args: &args::Explain) -> Result<(bool, String), Error> {
-    let found = |found: &Diagnostics| Error::input(found.render(false));
-    let documents = input::read(&args.files).map_err(|wrong| found(&wrong))?;
-    let mut objects = Objects::default();
-    objects.insert_all(documents);
-    let cluster = objects.build().map_err(|wrong| found(&wrong))?;
+    let (cluster, _) = input::read_offline(&args.files)?;
     explain::explain(&cluster, &args.source, &args.destination).map_err(Error::usage)
-}
-
-/// `weir observe`.
-pub(super) fn observe(args: &args::Observe) -> Result<u8, Error> {
-    let agents = client::agents(&args.target)?;
-    let several = agents.len() > 1;
-    let (lines, printed) = mpsc::sync_channel(1024);
-    // One thread per agent, all of which end with the process: at Ctrl-C, or when the last agent ends.
-    let followers: Vec<_> = agents
-        .into_iter()
-        .map(|agent| {
-            let lines = lines.clone();
-            std::thread::spawn(move || follow(&agent, several, &lines))
-        })
-        .collect();
-    drop(lines);
-    for line in printed {
-        print(&line)?;
-    }
-    let mut result = Ok(0);
-    for follower in followers {
-        result = follower.join().unwrap_or(Ok(0)).and(result);
-    }
-    result
-}
-
-fn follow(agent: &Agent, named: bool, lines: &mpsc::SyncSender<String>) -> Result<u8, Error> {
-    for answer in agent.stream(&Request::Observe, None)? {
-        let text = match answer? {
-            Response::Observed(text) => text,
-            other => return Err(Error::unexpected(&other)),
-        };
-        let node = if named { format!("{}: ", agent.name) } else { String::new() };
-        if lines.send(format!("{}\n", escape(&format!("{node}{text}")))).is_err() {
-            break;
-        }
-    }
-    warn(&format!("{}: the agent has ended", agent.name));
-    Ok(0)
 }

@@ -7,22 +7,16 @@ use serde_json::{Value, json};
 use super::{
     Error,
     args::{self, ListOutput},
-    client,
+    client::{self, Agent},
     output::{Table, escape, json, yaml},
     print,
 };
-use crate::protocol::{Column, Listing, Request, Response, Row};
+use crate::protocol::{Column, Kind, Listing, Request, Response, Row};
 
 /// `weir get`.
 pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
     let agents = client::agents(&args.target)?;
-    let request =
-        Request::Get { kind: args.kind, name: args.name.clone(), namespace: args.namespace.clone() };
-    let (listings, answered) = client::read_all(&agents, &request, |response| match response {
-        Response::Listing(listing) => Ok(listing),
-        other => Err(Error::unexpected(&other)),
-    });
-    let listing = merge(listings);
+    let (listing, answered) = ask(args, &agents, args.kind);
     let for_people = matches!(args.output, ListOutput::Table | ListOutput::Wide);
     match &args.name {
         Some(name) if listing.rows.is_empty() => {
@@ -33,7 +27,23 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
         None if listing.rows.is_empty() && for_people => super::warn("no objects found"),
         _ => render(&listing, args.output)?,
     }
+    if args.kind == Kind::Policies && args.output == ListOutput::Wide {
+        let (rules, _) = ask(args, &agents, Kind::Rules);
+        if !rules.rows.is_empty() {
+            print(&format!("\n{}", table(&rules, true)))?;
+        }
+    }
     answered.map(|()| 0)
+}
+
+/// What those agents say that answer, as one list, and what the others say instead.
+fn ask(args: &args::Get, agents: &[Agent], kind: Kind) -> (Listing, Result<(), Error>) {
+    let request = Request::Get { kind, name: args.name.clone(), namespace: args.namespace.clone() };
+    let (listings, answered) = client::read_all(agents, &request, |response| match response {
+        Response::Listing(listing) => Ok(listing),
+        other => Err(Error::unexpected(&other)),
+    });
+    (merge(listings), answered)
 }
 
 fn render(listing: &Listing, output: ListOutput) -> Result<(), Error> {
@@ -87,10 +97,10 @@ fn merge(listings: Vec<(String, Listing)>) -> Listing {
         columns = listing.columns;
         for row in listing.rows {
             let same = merged.entry((row.namespace.clone(), row.name.clone())).or_default();
-            match same.iter_mut().find(|seen| agree(&seen.row, &row)) {
+            match same.iter_mut().find(|seen| agree(&columns, &seen.row, &row)) {
                 Some(seen) => {
                     seen.agents.push(agent.clone());
-                    unite(&mut seen.row, row);
+                    unite(&columns, &mut seen.row, row);
                 }
                 None => same.push(Seen { agents: vec![agent.clone()], row }),
             }
@@ -100,7 +110,7 @@ fn merge(listings: Vec<(String, Listing)>) -> Listing {
     if agents < 2 || columns.iter().any(|column| column.header == "NODE") {
         return Listing { columns, rows: rows.map(|seen| seen.row).collect() };
     }
-    columns.insert(0, Column { header: "NODE".to_owned(), wide: false });
+    columns.insert(0, Column { header: "NODE".to_owned(), wide: false, sum: false });
     let rows = rows.map(|Seen { agents: names, mut row }| {
         let everywhere = names.len() == agents;
         row.cells.insert(0, if everywhere { "*".to_owned() } else { names.join(",") });
@@ -115,15 +125,18 @@ struct Seen {
     row: Row,
 }
 
-fn agree(a: &Row, b: &Row) -> bool {
+fn agree(columns: &[Column], a: &Row, b: &Row) -> bool {
+    let mut cells = columns.iter().zip(a.cells.iter().zip(&b.cells));
     a.manifest == b.manifest
-        && a.cells.iter().zip(&b.cells).all(|(a, b)| a.is_empty() || b.is_empty() || a == b)
+        && cells.all(|(column, (a, b))| column.sum || a.is_empty() || b.is_empty() || a == b)
 }
 
-fn unite(into: &mut Row, from: Row) {
-    for (cell, other) in into.cells.iter_mut().zip(from.cells) {
+fn unite(columns: &[Column], into: &mut Row, from: Row) {
+    for (column, (cell, other)) in columns.iter().zip(into.cells.iter_mut().zip(from.cells)) {
         if cell.is_empty() {
             *cell = other;
+        } else if let (true, Ok(a), Ok(b)) = (column.sum, cell.parse::<u64>(), other.parse::<u64>()) {
+            *cell = a.saturating_add(b).to_string();
         }
     }
 }
@@ -134,7 +147,10 @@ mod tests {
 
     fn listing(headers: &[&str], rows: &[(&str, &[&str])]) -> Listing {
         Listing {
-            columns: headers.iter().map(|&header| Column { header: header.into(), wide: false }).collect(),
+            columns: headers
+                .iter()
+                .map(|&header| Column { header: header.into(), wide: false, sum: header == "CONNECTIONS" })
+                .collect(),
             rows: rows
                 .iter()
                 .map(|(name, cells)| Row {
@@ -171,5 +187,16 @@ mod tests {
 
         let nodes: Vec<_> = merged.rows.iter().map(|row| (row.name.as_str(), row.cells.join(" "))).collect();
         assert_eq!(nodes, [("db", "* 3".into()), ("local", "a 1".into()), ("local", "b 2".into())]);
+    }
+
+    #[test]
+    fn what_each_node_counts_for_itself_is_added_up() {
+        let a = listing(&["PODS", "CONNECTIONS"], &[("db", &["3", "40"]), ("web", &["1", ""])]);
+        let b = listing(&["PODS", "CONNECTIONS"], &[("db", &["3", "2"]), ("web", &["1", "7"])]);
+
+        let merged = merge(vec![("a".into(), a), ("b".into(), b)]);
+
+        let rows: Vec<_> = merged.rows.iter().map(|row| (row.name.as_str(), row.cells.join(" "))).collect();
+        assert_eq!(rows, [("db", "* 3 42".into()), ("web", "* 1 7".into())]);
     }
 }

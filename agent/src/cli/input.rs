@@ -7,6 +7,8 @@ use std::{
 
 use super::{Error, args::Target, client, output::Style, warn};
 use crate::{
+    check::PolicyCheck,
+    cluster::{Cluster, Objects},
     daemon,
     manifest::{Diagnostics, Documents, Reader},
     protocol::{Request, Response},
@@ -30,6 +32,19 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Documents, Diagnostics> {
     reader.finish()
 }
 
+/// The cluster that manifests make up, with the expectations kept beside them; no agent is asked.
+pub(super) fn read_offline(paths: &[PathBuf]) -> Result<(Cluster, Vec<PolicyCheck>), Error> {
+    let wrong = |found: Diagnostics| Error::input(found.render(false));
+    let mut documents = read(paths).map_err(wrong)?;
+    if !documents.warnings.is_empty() {
+        eprint!("{}", documents.warnings.render(Style::stderr().is_coloured()));
+    }
+    let checks = std::mem::take(&mut documents.checks);
+    let mut objects = Objects::default();
+    objects.insert_all(documents);
+    Ok((objects.build().map_err(wrong)?, checks))
+}
+
 /// The same for agents: what is wrong is said together with what stays in force there.
 pub(super) fn read_for(target: &Target, paths: &[PathBuf]) -> Result<Documents, Error> {
     match read(paths) {
@@ -38,7 +53,11 @@ pub(super) fn read_for(target: &Target, paths: &[PathBuf]) -> Result<Documents, 
                 eprint!("{}", documents.warnings.render(Style::stderr().is_coloured()));
             }
             for (kind, number) in &documents.skipped {
-                warn(&format!("skipped: {number} of {kind}, which does not concern weir"));
+                let why = match kind.as_str() {
+                    PolicyCheck::COUNTED_AS => "which `weir check` evaluates",
+                    _ => "which does not concern weir",
+                };
+                warn(&format!("skipped: {number} of {kind}, {why}"));
             }
             Ok(documents)
         }

@@ -7,11 +7,14 @@ mod agent;
 mod apply;
 mod args;
 mod attach;
+mod check;
 mod client;
 mod diff;
 mod explain;
 mod get;
 mod input;
+mod lint;
+mod observe;
 mod output;
 mod status;
 
@@ -35,7 +38,9 @@ pub fn run() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::explain(&args),
-        Command::Observe(args) => explain::observe(&args),
+        Command::Observe(args) => observe::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Attach(args) => attach::attach(&args),
         Command::Detach(args) => attach::detach(&args),
         Command::Completion { shell } => {

@@ -22,9 +22,18 @@ pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
 
 /// A value as JSON, with everything in it escaped that [`escape`] would make visible.
 pub(super) fn json(value: &Value) -> String {
+    escape_json(&format!("{value:#}\n"))
+}
+
+/// The same in one line, without its end.
+pub(super) fn json_line(value: &Value) -> String {
+    escape_json(&value.to_string())
+}
+
+fn escape_json(text: &str) -> String {
     let mut json = String::new();
     // Beyond the control characters below U+0020, JSON leaves text as it is.
-    for c in format!("{value:#}").chars() {
+    for c in text.chars() {
         if c != '\n' && steers(c) {
             let mut units = [0; 2];
             json.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
@@ -32,7 +41,6 @@ pub(super) fn json(value: &Value) -> String {
             json.push(c);
         }
     }
-    json.push('\n');
     json
 }
 

@@ -11,7 +11,10 @@ use super::{
     output::{self, Style, Table, count, duration, escape, escape_lines, grouped},
     print,
 };
-use crate::protocol::{MapUsage, Request, Response, Status};
+use crate::{
+    check::PolicyCheck,
+    protocol::{MapUsage, Request, Response, Status},
+};
 
 /// `weir status`.
 pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
@@ -70,8 +73,7 @@ fn render(status: &Status, style: Style) -> String {
         }
     );
     if !status.skipped.is_empty() {
-        let kinds: Vec<String> =
-            status.skipped.iter().map(|(kind, number)| format!("{number} {}", escape(kind))).collect();
+        let kinds: Vec<String> = status.skipped.iter().map(|(kind, number)| skipped(kind, *number)).collect();
         let _ = writeln!(text, "  skipped: {}", kinds.join(", "));
     }
     if status.refused > 0 {
@@ -93,6 +95,11 @@ fn render(status: &Status, style: Style) -> String {
         }
     }
     text
+}
+
+fn skipped(kind: &str, number: usize) -> String {
+    let note = if kind == PolicyCheck::COUNTED_AS { " (checked by `weir check`)" } else { "" };
+    format!("{number} {}{note}", escape(kind))
 }
 
 fn forwarded(status: &Status) -> Table {

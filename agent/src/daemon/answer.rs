@@ -1,5 +1,7 @@
 //! What each request of a client comes to.
 
+use std::collections::BTreeMap;
+
 use super::{
     accepted::Accepted,
     difference,
@@ -14,7 +16,8 @@ use crate::{
     cluster::Objects,
     manifest::{Key, Kind, Reader},
     protocol::{
-        Change, Changed, ChangedObject, Difference, Failure, FailureKind, Outcome, Request, Response,
+        Change, Changed, ChangedObject, Difference, Failure, FailureKind, Kind as ListedKind, Outcome,
+        Request, Response,
     },
 };
 
@@ -30,10 +33,17 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             Request::Undo { revision } => Response::Changed(self.undo(revision)?),
             Request::Diff { change } => Response::Difference(self.difference(&change)?),
             Request::Get { kind, name, namespace } => {
+                let hits = match kind {
+                    ListedKind::Policies | ListedKind::Rules => {
+                        let hits = self.enforcer.rule_hits();
+                        hits.map_err(|error| Failure::new(FailureKind::Kernel, error))?
+                    }
+                    _ => BTreeMap::new(),
+                };
                 let mut listing = self
                     .active
                     .as_ref()
-                    .map(|active| listing::list(active, &self.settings.node, kind))
+                    .map(|active| listing::list(active, &self.settings.node, &hits, kind))
                     .unwrap_or_default();
                 listing.rows.retain(|row| {
                     name.as_ref().is_none_or(|name| row.name == *name)
@@ -56,7 +66,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     .map_err(|why| Failure::new(FailureKind::Usage, why))?;
                 Response::Explained { allowed, text }
             }
-            Request::Observe => {
+            Request::Observe(_) => {
                 return Err(Failure::new(FailureKind::Usage, "events are not a single answer"));
             }
         })

@@ -9,7 +9,7 @@ use std::{
 use weir_common::reason::{Counter, Hook, Reason};
 
 use crate::{
-    datapath::Datapath,
+    datapath::{Datapath, RuleId},
     plan::Interface,
     protocol::{MapUsage, Program},
 };
@@ -115,6 +115,9 @@ pub(super) trait Enforcer {
 
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
+
+    /// Connections decided by each rule in force.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError>;
 
     /// How full the maps are.
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError>;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -22,12 +21,13 @@ use crate::{
     cluster::Cluster,
     datapath::{RuleId, RuleOrigin},
     kernel::Events,
+    protocol::{Decider, Observation, Owner, OwnerKind, Party, Verdict},
 };
 
 /// What addresses and rules are called in the revision that is enforced.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    addresses: BTreeMap<IpAddr, String>,
+    addresses: BTreeMap<IpAddr, Owner>,
     rules: BTreeMap<RuleId, RuleOrigin>,
 }
 
@@ -35,69 +35,68 @@ impl Names {
     /// Those of `cluster`, and of the rules in force.
     pub(super) fn new(cluster: &Cluster, rules: &BTreeMap<RuleId, RuleOrigin>) -> Self {
         let mut addresses = BTreeMap::new();
+        let mut add = |own: &mut dyn Iterator<Item = &IpAddr>, kind, name: &dyn ToString| {
+            addresses.extend(own.map(|address| (*address, Owner { kind, name: name.to_string() })));
+        };
         for node in cluster.nodes.values() {
-            addresses.extend(node.addresses.iter().map(|address| (*address, format!("node {}", node.name))));
+            add(&mut node.addresses.iter(), OwnerKind::Node, &node.name);
         }
         for service in cluster.services.values() {
-            let own =
-                service.cluster_ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
-            addresses.extend(own.map(|address| (*address, format!("service {}", service.name))));
+            let external = service.external_ips.iter().chain(&service.load_balancer_ips);
+            add(&mut service.cluster_ips.iter().chain(external), OwnerKind::Service, &service.name);
         }
         for pod in cluster.pods.values().filter(|pod| pod.is_networked()) {
-            addresses.extend(pod.addresses.iter().map(|address| (*address, pod.name.to_string())));
+            add(&mut pod.addresses.iter(), OwnerKind::Pod, &pod.name);
         }
         Self { addresses, rules: rules.clone() }
     }
 
-    /// What `event` says, but for the time.
-    fn describe(&self, event: &Event) -> String {
-        let mut text = match event.family {
-            0 => "a frame".to_owned(),
-            family => {
-                let from = self.socket(family, event.src, event.sport.get());
-                let to = self.socket(family, event.dst, event.dport.get());
-                format!("{from} -> {to}/{}", protocol(event.protocol))
-            }
-        };
-        if event.backend != V6::default() {
-            let _ =
-                write!(text, " at {}", self.socket(event.family, event.backend, event.backend_port.get()));
+    /// What `event`, of this time, says.
+    fn describe(&self, time: String, event: &Event) -> Observation {
+        let reason = Reason::from_u8(event.reason).filter(|_| event.kind == kind::DROP);
+        let party = |address, port| (event.family != 0).then(|| self.party(event.family, address, port));
+        Observation {
+            time,
+            verdict: if event.kind == kind::DROP { Verdict::Dropped } else { Verdict::Allowed },
+            reason: reason.map(|reason| reason.name().to_owned()),
+            explanation: reason.map(|reason| reason.explanation().to_owned()),
+            protocol: (event.family != 0).then(|| protocol(event.protocol)),
+            source: party(event.src, event.sport.get()),
+            destination: party(event.dst, event.dport.get()),
+            backend: party(event.backend, event.backend_port.get())
+                .filter(|_| event.backend != V6::default()),
+            egress: self.rules.get(&event.egress_rule).map(decider),
+            ingress: self.rules.get(&event.ingress_rule).map(decider),
         }
-        match event.kind {
-            kind::DROP => {
-                let _ = write!(text, " DROPPED");
-                if let Some(reason) = Reason::from_u8(event.reason) {
-                    let _ = write!(text, " {}: {}", reason.name(), reason.explanation());
-                }
-            }
-            _ => text.push_str(" FORWARDED"),
-        }
-        for (direction, rule) in [("egress", event.egress_rule), ("ingress", event.ingress_rule)] {
-            if let Some(origin) = self.rules.get(&rule) {
-                let _ = write!(text, "; {direction}: {}", origin_text(origin));
-            }
-        }
-        text
     }
 
-    fn socket(&self, family: u8, address: V6, port: u16) -> String {
+    fn party(&self, family: u8, address: V6, port: u16) -> Party {
         let octets = address.octets();
         let address: IpAddr = match family {
             4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
             _ => Ipv6Addr::from(octets).into(),
         };
-        match self.addresses.get(&address) {
-            Some(name) => format!("{name}:{port}"),
-            None => std::net::SocketAddr::new(address, port).to_string(),
-        }
+        Party { address, port, owner: self.addresses.get(&address).cloned() }
     }
+}
+
+fn decider(origin: &RuleOrigin) -> Decider {
+    let (rule, sources) = match origin {
+        RuleOrigin::Policy { index, source, .. } | RuleOrigin::ClusterPolicy { index, source, .. } => {
+            (Some(*index), vec![source.clone()])
+        }
+        RuleOrigin::Isolation { policies, .. } => {
+            (None, policies.iter().map(|(_, source)| source.clone()).collect())
+        }
+    };
+    Decider { text: origin_text(origin), policies: origin.policies(), rule, sources }
 }
 
 /// Hands every record on to whoever observes, for as long as the agent runs.
 pub(super) async fn pump(
     mut events: Events,
     names: watch::Receiver<Arc<Names>>,
-    observers: broadcast::Sender<String>,
+    observers: broadcast::Sender<Arc<Observation>>,
 ) {
     loop {
         let event = match events.next().await {
@@ -110,23 +109,44 @@ pub(super) async fn pump(
         if observers.receiver_count() > 0 {
             let names = names.borrow().clone();
             // The last observer may have gone meanwhile.
-            drop(observers.send(format!("{} {}", time_of_day(event.time), names.describe(&event))));
+            drop(observers.send(Arc::new(names.describe(date(event.time), &event))));
         }
     }
 }
 
-/// The time of day, UTC, of an instant of the monotonic clock.
-fn time_of_day(nanoseconds: u64) -> String {
+/// An instant of the monotonic clock as RFC 3339.
+fn date(nanoseconds: u64) -> String {
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     let age = monotonic.saturating_sub(Duration::from_nanos(nanoseconds));
-    let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
-    let seconds = then.as_secs();
+    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age))
+}
+
+/// A time since 1970 as RFC 3339 in UTC.
+fn rfc3339(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut day) = (1970, seconds / 86400);
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if day < days {
+            break;
+        }
+        day -= days;
+        month += 1;
+    }
     format!(
-        "{:02}:{:02}:{:02}.{:03}Z",
+        "{year:04}-{month:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        day + 1,
         seconds / 3600 % 24,
         seconds / 60 % 60,
         seconds % 60,
-        then.subsec_millis()
+        time.subsec_millis()
     )
 }
 
@@ -161,7 +181,10 @@ mod tests {
             Source { file: "deny.yaml".into(), line: 3, column: 1 },
         )];
         let names = Names {
-            addresses: BTreeMap::from([("10.0.0.1".parse().unwrap(), "demo/web".to_owned())]),
+            addresses: BTreeMap::from([(
+                "10.0.0.1".parse().unwrap(),
+                Owner { kind: OwnerKind::Pod, name: "demo/web".to_owned() },
+            )]),
             rules: BTreeMap::from([(20, RuleOrigin::Isolation { ingress: true, policies: policies.into() })]),
         };
         let event = Event {
@@ -177,9 +200,14 @@ mod tests {
             ..Event::default()
         };
 
+        let seen = names.describe("2026-01-02T12:00:00.000Z".into(), &event);
+
+        let ingress = seen.ingress.as_ref().unwrap();
+        assert_eq!((ingress.policies.as_slice(), ingress.rule), (&["demo/deny".to_owned()][..], None));
+        assert_eq!(ingress.sources[0].to_string(), "deny.yaml:3:1");
         assert_eq!(
-            names.describe(&event),
-            "demo/web:40000 -> 10.0.0.9:80/TCP DROPPED POLICY_DENIED: the pod is isolated and no rule allows it; \
+            seen.to_string(),
+            "12:00:00.000Z demo/web:40000 -> 10.0.0.9:80/TCP DROPPED POLICY_DENIED: the pod is isolated and no rule allows it; \
              ingress: isolated by demo/deny (deny.yaml:3:1)"
         );
     }
@@ -203,7 +231,22 @@ mod tests {
         };
         let frame = Event { kind: kind::DROP, reason: Reason::VlanFiltered as u8, ..Event::default() };
 
-        assert_eq!(names.describe(&flow), "[::1]:1 -> [::1]:2/UDP at [::1]:3 FORWARDED");
-        assert_eq!(names.describe(&frame), "a frame DROPPED VLAN_FILTERED: the frame carries a VLAN tag");
+        let text = |event| names.describe("T1Z".into(), event).to_string();
+        assert_eq!(text(&flow), "1Z [::1]:1 -> [::1]:2/UDP at [::1]:3 ALLOWED");
+        assert_eq!(text(&frame), "1Z a frame DROPPED VLAN_FILTERED: the frame carries a VLAN tag");
+    }
+
+    #[test]
+    fn times_are_written_as_dates() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_399, "2000-02-28T23:59:59.007Z"),
+            (951_825_600, "2000-02-29T12:00:00.007Z"),
+            (1_767_225_599, "2025-12-31T23:59:59.007Z"),
+            (1_767_225_600, "2026-01-01T00:00:00.007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
+        ] {
+            assert_eq!(rfc3339(Duration::new(seconds, 7_000_000)), date);
+        }
     }
 }

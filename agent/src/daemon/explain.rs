@@ -63,7 +63,7 @@ fn ends(cluster: &Cluster, network: &Network, connection: &Connection, indent: &
 }
 
 /// Where a rule comes from, in a few words.
-pub(super) fn origin_text(origin: &RuleOrigin) -> String {
+pub(crate) fn origin_text(origin: &RuleOrigin) -> String {
     let list = |ingress: bool| if ingress { "ingress" } else { "egress" };
     match origin {
         RuleOrigin::Policy { policy, ingress, index, source } => {

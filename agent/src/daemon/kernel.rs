@@ -14,7 +14,7 @@ use super::{
     run::{AttachMode, Options},
 };
 use crate::{
-    datapath::Datapath,
+    datapath::{Datapath, RuleId},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
@@ -199,6 +199,10 @@ impl Enforcer for KernelEnforcer {
         let mut drops = kernel.drops()?;
         drops.retain(|(_, _, counter)| counter.packets > 0);
         Ok(Counters { forwarded: kernel.forwarded()?, drops })
+    }
+
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
+        Ok(self.opened()?.rule_hits()?)
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

@@ -1,24 +1,25 @@
 //! `weir get`: objects as they are in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{answer::qualified, enforcer::Mac, engine::Active, overlay::find};
+use super::{answer::qualified, enforcer::Mac, engine::Active, hits::Hits, overlay::find};
 use crate::{
     cluster::{Name, NetworkPolicy, PeerKind, Pod, PodSet, PolicyPeer, Service},
-    datapath::{Datapath, Endpoint},
+    datapath::{Datapath, Endpoint, RuleId},
     manifest::{self, Key},
     protocol::{Column, Kind, Listing, Row},
 };
 
 /// The objects of a kind.
-pub(super) fn list(active: &Active, node: &str, kind: Kind) -> Listing {
-    let view = View { active, node };
+pub(super) fn list(active: &Active, node: &str, hits: &BTreeMap<RuleId, u64>, kind: Kind) -> Listing {
+    let view = View { active, node, hits: Hits::new(active, hits) };
     match kind {
         Kind::Pods => view.pods(),
         Kind::Services => view.services(),
         Kind::Policies => view.policies(),
+        Kind::Rules => view.hits.listing(active),
         Kind::Endpoints => view.endpoints(),
         Kind::Nodes => view.nodes(),
         Kind::Namespaces => view.namespaces(),
@@ -28,6 +29,7 @@ pub(super) fn list(active: &Active, node: &str, kind: Kind) -> Listing {
 struct View<'a> {
     active: &'a Active,
     node: &'a str,
+    hits: Hits<'a>,
 }
 
 impl View<'_> {
@@ -104,6 +106,7 @@ impl View<'_> {
                 cluster.pods.values().filter(selected).count().to_string(),
                 rules(policy.isolates_ingress, policy.ingress.len()),
                 rules(policy.isolates_egress, policy.egress.len()),
+                self.hits.of_policy(&policy.name),
                 String::new(),
                 peers(policy),
                 policy.source.to_string(),
@@ -116,6 +119,7 @@ impl View<'_> {
                 cluster.pods.values().filter(selected).count().to_string(),
                 policy.ingress.len().to_string(),
                 policy.egress.len().to_string(),
+                self.hits.of_cluster_policy(&policy.name),
                 format!("{:?} {}", policy.tier, policy.priority),
                 String::new(),
                 policy.source.to_string(),
@@ -123,7 +127,8 @@ impl View<'_> {
             let name = Name { namespace: String::new(), name: policy.name.clone() };
             self.row(manifest::Kind::ClusterNetworkPolicy, Some(&name), cells)
         });
-        let headers = ["PODS", "INGRESS RULES", "EGRESS RULES", "+TIER", "+PEERS", "+DEFINED AT"];
+        let headers =
+            ["PODS", "INGRESS RULES", "EGRESS RULES", "#CONNECTIONS", "+TIER", "+PEERS", "+DEFINED AT"];
         listing(&headers, cluster_wide.chain(namespaced))
     }
 
@@ -234,11 +239,12 @@ impl View<'_> {
     }
 }
 
-/// Headers that begin with `+` are for wide tables.
+/// Headers that begin with `+` are for wide tables; what stands under those with `#` is added up.
 fn listing(headers: &[&str], rows: impl Iterator<Item = Row>) -> Listing {
-    let column = |header: &&str| match header.strip_prefix('+') {
-        Some(header) => Column { header: header.to_owned(), wide: true },
-        None => Column { header: (*header).to_owned(), wide: false },
+    let column = |header: &&str| Column {
+        header: header.trim_start_matches(['+', '#']).to_owned(),
+        wide: header.starts_with('+'),
+        sum: header.starts_with('#'),
     };
     Listing { columns: headers.iter().map(column).collect(), rows: rows.collect() }
 }

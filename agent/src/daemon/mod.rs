@@ -11,6 +11,7 @@ mod enforcer;
 mod engine;
 mod events;
 pub mod explain;
+mod hits;
 mod interfaces;
 mod kernel;
 mod leftovers;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     kernel::pins::of_node,
-    protocol::{Detach, Failure, FailureKind, Request, Response},
+    protocol::{Detach, Failure, FailureKind, Observation, Request, Response},
 };
 
 /// Events that a slow observer may be behind.
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
 struct Inbox {
     commands: mpsc::Receiver<Command>,
     send_commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<Arc<Observation>>,
     manifests: mpsc::Receiver<()>,
     interfaces: mpsc::Receiver<()>,
     rounds: Interval,

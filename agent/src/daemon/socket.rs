@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::protocol::{self, Failure, FailureKind, Request, Response, SOCKET};
+use crate::protocol::{self, Failure, FailureKind, Filter, Observation, Request, Response, SOCKET};
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -66,7 +66,11 @@ impl Server {
     }
 
     /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
-    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, events: broadcast::Sender<String>) {
+    pub(super) async fn serve(
+        self,
+        commands: mpsc::Sender<Command>,
+        events: broadcast::Sender<Arc<Observation>>,
+    ) {
         let places = Arc::new(Semaphore::new(self.limits.clients));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -94,7 +98,7 @@ impl Server {
 struct Client {
     limits: Limits,
     commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<Arc<Observation>>,
 }
 
 impl Client {
@@ -109,7 +113,7 @@ impl Client {
         let mut reader = BufReader::new(reader);
         while let Some(line) = self.line(&mut reader, &mut writer).await? {
             match protocol::decode(&line) {
-                Ok(Request::Observe) => return self.observe(reader, &mut writer).await,
+                Ok(Request::Observe(filter)) => return self.observe(&filter, reader, &mut writer).await,
                 Ok(request) => {
                     let (until_sent, delivered) = oneshot::channel();
                     let answer = self.command(request, delivered).await;
@@ -157,9 +161,11 @@ impl Client {
         answered.await.unwrap_or_else(|_| ending())
     }
 
-    /// Sends events until the client goes away. One that cannot keep up is told what it missed.
+    /// Sends the events that the client wants until it goes away. One that cannot keep up is told how many it
+    /// missed, wanted or not.
     async fn observe(
         &self,
+        filter: &Filter,
         mut reader: BufReader<OwnedReadHalf>,
         writer: &mut OwnedWriteHalf,
     ) -> io::Result<()> {
@@ -170,14 +176,13 @@ impl Client {
                 _ = reader.read_u8() => return Ok(()),
                 event = events.recv() => event,
             };
-            let text = match event {
-                Ok(text) => text,
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    format!("{missed} events lost: the reader is too slow")
-                }
+            let response = match event {
+                Ok(event) if filter.matches(&event) => Response::Observed(Box::new((*event).clone())),
+                Ok(_) => continue,
+                Err(broadcast::error::RecvError::Lagged(missed)) => Response::Missed(missed),
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             };
-            self.send(writer, &Response::Observed(text)).await?;
+            self.send(writer, &response).await?;
         }
     }
 
@@ -199,9 +204,10 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
+    use crate::protocol::Verdict;
 
     /// A server whose agent answers every request with an empty listing.
-    async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<String>) {
+    async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<Arc<Observation>>) {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::bind(directory.path(), limits).unwrap();
         let (commands, mut received) = mpsc::channel::<Command>(1);
@@ -221,6 +227,21 @@ mod tests {
         let mut line = Vec::new();
         timeout(Duration::from_secs(5), stream.read_until(b'\n', &mut line)).await.unwrap().unwrap();
         (!line.is_empty()).then(|| protocol::decode(&line).unwrap())
+    }
+
+    fn observation(time: &str, verdict: Verdict) -> Observation {
+        Observation {
+            time: time.to_owned(),
+            verdict,
+            reason: None,
+            explanation: None,
+            protocol: None,
+            source: None,
+            destination: None,
+            backend: None,
+            egress: None,
+            ingress: None,
+        }
     }
 
     fn short() -> Limits {
@@ -304,26 +325,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_observer_gets_events_and_is_told_of_lost_ones() {
+    async fn an_observer_gets_the_events_it_wants_and_is_told_of_lost_ones() {
         let (directory, events) = served(short()).await;
         let mut stream = BufReader::new(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
-        stream.write_all(&protocol::encode(&Request::Observe).unwrap()).await.unwrap();
+        let filter = Filter { verdict: Some(Verdict::Dropped), ..Filter::default() };
+        stream.write_all(&protocol::encode(&Request::Observe(filter)).unwrap()).await.unwrap();
         while events.receiver_count() == 0 {
             tokio::task::yield_now().await;
         }
 
-        for event in ["one", "two", "three"] {
-            events.send(event.to_owned()).unwrap();
+        // There is room for two: the first is lost.
+        for (time, verdict) in
+            [("one", Verdict::Dropped), ("two", Verdict::Allowed), ("three", Verdict::Dropped)]
+        {
+            events.send(Arc::new(observation(time, verdict))).unwrap();
         }
 
-        let mut texts = Vec::new();
-        for _ in 0..3 {
-            let mut line = Vec::new();
-            stream.read_until(b'\n', &mut line).await.unwrap();
-            let Response::Observed(text) = protocol::decode(&line).unwrap() else { panic!("not an event") };
-            texts.push(text);
-        }
-        assert_eq!(texts, ["1 events lost: the reader is too slow", "two", "three"]);
+        let mut line = Vec::new();
+        stream.read_until(b'\n', &mut line).await.unwrap();
+        assert!(matches!(protocol::decode(&line), Ok(Response::Missed(1))));
+        line.clear();
+        stream.read_until(b'\n', &mut line).await.unwrap();
+        let Response::Observed(seen) = protocol::decode(&line).unwrap() else { panic!("not an event") };
+        assert_eq!(*seen, observation("three", Verdict::Dropped));
         // The connection stays open for what comes next.
         assert!(timeout(Duration::from_millis(50), stream.read_u8()).await.is_err());
     }

@@ -36,6 +36,7 @@ pub use self::{
     object::{Key, Object},
     text::Text,
 };
+use crate::check::PolicyCheck;
 
 /// Objects that were read, each valid by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Documents {
     pub objects: Vec<Object>,
     /// Objects of kinds that do not concern weir: how many of each `apiVersion/kind`.
     pub skipped: BTreeMap<String, usize>,
+    /// Expectations for `weir check`, which no agent acts on; they are counted in `skipped` too.
+    pub checks: Vec<PolicyCheck>,
     /// What the author may want to know though nothing is refused.
     pub warnings: Diagnostics,
 }

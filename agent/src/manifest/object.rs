@@ -4,13 +4,13 @@ use super::{
     Documents,
     diagnostics::{Diagnostics, Severity, quote},
     fields::suggest,
-    kinds::{Kind, Value},
+    kinds::{self, Kind, Value},
     node::Node,
     parse,
     text::Text,
     tree::{Origin, Tree},
 };
-use crate::cluster::Name;
+use crate::{check::PolicyCheck, cluster::Name};
 
 /// A validated object with its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,16 @@ fn visit(
         }
         return;
     }
+    if (version, kind) == (PolicyCheck::API_VERSION, PolicyCheck::KIND) {
+        // What was said before is about other objects.
+        tree.take_found(found);
+        let check = kinds::check::read(object);
+        if !tree.has_errors() {
+            into.checks.push(check);
+            *into.skipped.entry(PolicyCheck::COUNTED_AS.to_owned()).or_default() += 1;
+        }
+        return;
+    }
     match recognize(version, kind) {
         Ok(Some(kind)) => {
             // What was said before is about other objects.
@@ -154,9 +164,11 @@ fn recognize(version: &str, kind: &str) -> Result<Option<Kind>, String> {
     }
     if group == OURS {
         return Err(format!(
-            "unknown kind {}; the kind of {version} is {}",
+            "unknown kind {}; the kinds of {} are {} and {}",
             quote(kind),
-            Kind::WeirConfiguration
+            PolicyCheck::API_VERSION,
+            Kind::WeirConfiguration,
+            PolicyCheck::KIND
         ));
     }
     let near = Kind::from_word(kind).filter(|_| is_builtin).or_else(|| {

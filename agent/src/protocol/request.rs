@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Filter;
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -58,7 +59,7 @@ pub enum Request {
         destination: String,
     },
     /// Send events as they come.
-    Observe,
+    Observe(Filter),
 }
 
 /// A change of objects.
@@ -84,6 +85,9 @@ pub enum Kind {
     /// Network policies, with the pods they select.
     #[value(alias = "policy", alias = "netpol", alias = "networkpolicies", alias = "networkpolicy")]
     Policies,
+    /// Rules of network policies, with the connections they have decided.
+    #[value(skip)]
+    Rules,
     /// Pods of this node, with interface, addresses and rule sets.
     #[value(alias = "endpoint", alias = "ep", alias = "eps")]
     Endpoints,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use super::Observation;
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -30,7 +31,9 @@ pub enum Response {
         text: String,
     },
     /// To [`Request::Observe`](super::Request::Observe), again and again.
-    Observed(String),
+    Observed(Box<Observation>),
+    /// Among them: how many events were lost, because the reader was too slow.
+    Missed(u64),
     /// The request could not be granted.
     Failed(Failure),
 }
@@ -166,6 +169,9 @@ pub struct Column {
     pub header: String,
     /// Shown only in wide tables.
     pub wide: bool,
+    /// Numbers that each node counts for itself: those of several nodes are added up.
+    #[serde(default)]
+    pub sum: bool,
 }
 
 /// A row of a [`Listing`].

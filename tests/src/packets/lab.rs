@@ -167,6 +167,11 @@ impl Lab {
         }
     }
 
+    /// Takes what is recorded of IPv4 packets like these out of the flow table, as another flow may.
+    pub fn forget(&self, packets: &super::Ends) {
+        self.node.forget(packets).expect("the table can be written");
+    }
+
     /// Every flow in the table.
     pub fn flows(&self) -> Vec<Flow> {
         self.node.kernel().flows().expect("the flow table").iter().collect()

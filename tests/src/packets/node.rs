@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process,
@@ -13,11 +14,19 @@ use anyhow::Context as _;
 use weir::{
     kernel::{
         Kernel, Options, Program, detach_all,
-        sys::{Outcome, Packet, test_run},
+        map::Map,
+        pins::Pins,
+        sys::{MapFd, Outcome, Packet, object_get, test_run},
     },
     plan::{PerFamily, Sizes},
 };
-use weir_common::state::events;
+use weir_common::{
+    addr::{Be16, V4},
+    flow::{FREE, FlowKey, FlowSet, WAYS},
+    state::events,
+};
+
+use super::Ends;
 
 /// Where a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +80,23 @@ impl Node {
     /// The kernel side, to be changed.
     pub const fn kernel_mut(&mut self) -> &mut Kernel {
         self.kernel.as_mut().expect("it is there until the node is dropped")
+    }
+
+    /// Takes the entry of IPv4 packets like these out of the flow table.
+    pub fn forget(&self, packets: &Ends) -> anyhow::Result<()> {
+        let path = Pins::new(&self.pins).map("FLOWS_V4");
+        let table: Map<u32, FlowSet<V4>> = Map::new(MapFd::new(object_get(&path)?)?)?;
+        let is_it = |key: &FlowKey<V4>| {
+            let ends = (IpAddr::from(key.src.octets()), IpAddr::from(key.dst.octets()), key.sport, key.dport);
+            ends == (packets.src, packets.dst, Be16::new(packets.sport), Be16::new(packets.dport))
+        };
+        for (index, mut set) in table.entries()? {
+            if let Some(way) = (0..WAYS).find(|way| is_it(&set.entries[*way].key)) {
+                set.tags[way] = FREE | way as u64;
+                table.put(&[(index, set)])?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a program on a frame.

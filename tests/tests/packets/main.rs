@@ -9,6 +9,7 @@ mod frames;
 mod icmp;
 mod ipv4;
 mod lengths;
+mod masquerade;
 mod neighbours;
 mod policy;
 mod services;

@@ -3,7 +3,9 @@
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, NODE_MAC, read_tuple, wrong_checksums};
 
-use super::{ACK, CLIENT, FAMILIES, Family, SERVER, SYN, V4, dropped, handed_over, on_node, through_stack};
+use super::{
+    ACK, CLIENT, FAMILIES, FIN, Family, SERVER, SYN, V4, dropped, handed_over, on_node, through_stack,
+};
 
 /// Where the TTL or hop limit stands.
 fn hops(frame: &[u8]) -> u8 {
@@ -187,5 +189,22 @@ fn an_address_of_the_service_range_has_its_ports_or_nothing() {
             dropped(lab.send(CLIENT, &free), Reason::ServiceUnallocated, "no service");
             handed_over(lab.send(CLIENT, &to(family.web, 80).tcp(SYN)), "its port");
         }
+    });
+}
+
+#[test]
+fn a_way_back_that_was_lost_is_found_again() {
+    on_node(|lab| {
+        let ask = Ends::new(V4.client, V4.web, 80);
+        let there = Ends { dst: V4.server.parse().unwrap(), dport: 8080, ..ask };
+        handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "there");
+        handed_over(lab.send(SERVER, &there.back().tcp(SYN | ACK)), "back");
+        lab.forget(&there.back());
+
+        // What the client sends next changes the flow's state, and looks after its other direction.
+        handed_over(lab.send(CLIENT, &ask.tcp(FIN | ACK)), "there once more");
+
+        let back = handed_over(lab.send(SERVER, &there.back().tcp(ACK)), "back once more");
+        check_delivered(lab, CLIENT, &back, &ask.back());
     });
 }

@@ -1,13 +1,19 @@
 //! The command line.
 
 mod agent;
+mod observe;
+mod offline;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub(super) use self::agent::{Agent, AttachMode, LogFormat, LogLevel};
+pub(super) use self::{
+    agent::{Agent, AttachMode, LogFormat, LogLevel},
+    observe::{Observe, ObserveOutput},
+    offline::{Check, CheckOutput, Lint},
+};
 use crate::protocol::Kind;
 
 /// Kubernetes network policy and service load balancing in eBPF, with no API server.
@@ -47,6 +53,10 @@ pub(super) enum Command {
     Explain(Explain),
     /// Follow dropped packets and new flows.
     Observe(Observe),
+    /// Hold manifests against the expectations kept beside them; asks no agent.
+    Check(Check),
+    /// Name the classical mistakes in policies; asks no agent.
+    Lint(Lint),
     /// Enforce a pod on an interface, and bring the interface up once it is enforced.
     Attach(Attach),
     /// Take weir off a pod, an interface, or this host.
@@ -228,14 +238,6 @@ pub(super) struct Explain {
     /// Ask these manifests rather than a running agent. May be repeated.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["node", "state"])]
     pub files: Vec<PathBuf>,
-    /// Agents.
-    #[command(flatten)]
-    pub target: Target,
-}
-
-/// `weir observe`.
-#[derive(Debug, Args)]
-pub(super) struct Observe {
     /// Agents.
     #[command(flatten)]
     pub target: Target,

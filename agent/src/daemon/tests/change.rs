@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     daemon::enforcer::EnforceError,
+    datapath::RuleOrigin,
     protocol::{FailureKind, Kind as Listed, Listing},
 };
 
@@ -307,4 +308,45 @@ fn every_kind_is_listed_with_a_cell_for_each_column() {
         assert!(listing.rows.len() >= number, "{kind:?}: {names:?}");
         assert!(listing.rows.iter().all(|row| row.cells.len() == listing.columns.len()), "{kind:?}");
     }
+}
+
+#[test]
+fn policies_are_listed_with_the_connections_they_decided_and_rules_one_by_one() {
+    let host = Host::new();
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: demo}\nspec:\n  podSelector: {}\n  ingress:\n  - {from: [{podSelector: {}}]}\n  - {ports: [{port: 80}]}\n";
+    let absent = policy
+        .replace("name: db", "name: absent")
+        .replace("podSelector: {}\n", "podSelector: {matchLabels: {no: pod}}\n");
+    host.write(&format!("{CLUSTER}---\n{policy}---\n{absent}"));
+    let mut engine = host.start().unwrap();
+    let rules = engine.active.as_ref().unwrap().datapath.rules.clone();
+    // The fake kernel counts as many connections as the number of the rule.
+    let number = |wanted: Option<usize>| {
+        let is_it = |origin: &RuleOrigin| match origin {
+            RuleOrigin::Policy { index, .. } => Some(*index) == wanted,
+            _ => wanted.is_none(),
+        };
+        rules.iter().find(|(_, origin)| is_it(origin)).map(|(rule, _)| rule.to_string()).unwrap()
+    };
+
+    let policies = listing(&mut engine, Listed::Policies);
+    let listed = listing(&mut engine, Listed::Rules);
+
+    let column = policies.columns.iter().position(|column| column.header == "CONNECTIONS").unwrap();
+    assert!(policies.columns[column].sum && !policies.columns[column].wide);
+    let all: u32 = rules.keys().sum();
+    let counts: Vec<_> =
+        policies.rows.iter().map(|row| (row.name.as_str(), row.cells[column].clone())).collect();
+    assert_eq!(counts, [("absent", String::new()), ("db", all.to_string())]);
+    let of_db = listed.rows.iter().filter(|row| row.name == "db");
+    let cells: Vec<_> = of_db.map(|row| row.cells[..3].join(" ")).collect();
+    assert_eq!(
+        cells,
+        [
+            format!("ingress[0] Accept {}", number(Some(0))),
+            format!("ingress[1] Accept {}", number(Some(1))),
+            format!("ingress, no rule matches Deny {}", number(None)),
+        ]
+    );
+    assert!(listed.rows.iter().all(|row| row.cells[3].contains(".yaml:")), "{listed:?}");
 }

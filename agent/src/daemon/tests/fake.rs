@@ -13,7 +13,7 @@ use crate::{
         enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
     },
-    datapath::Datapath,
+    datapath::{Datapath, RuleId},
     plan::Interface,
     protocol::{MapUsage, Program},
 };
@@ -135,6 +135,11 @@ impl Enforcer for Fake {
 
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
+    }
+
+    /// As many as the number of the rule.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
+        Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, u64::from(*rule))).collect())
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

@@ -3,6 +3,7 @@
 //! A reader returns a value whatever it finds; what is wrong is collected in the tree, and an object with
 //! errors never leaves this module.
 
+pub(super) mod check;
 mod cluster_policy;
 mod config;
 mod meta;

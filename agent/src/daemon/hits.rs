@@ -1,0 +1,134 @@
+//! How many connections each rule has decided on this node.
+
+use std::collections::BTreeMap;
+
+use super::engine::Active;
+use crate::{
+    cluster::Name,
+    datapath::{RuleId, RuleOrigin},
+    protocol::{Column, Listing, Row},
+    source::Source,
+};
+
+/// Connections decided, by rule of the datapath in force.
+#[derive(Debug)]
+pub(super) struct Hits<'a> {
+    rules: &'a BTreeMap<RuleId, RuleOrigin>,
+    counts: &'a BTreeMap<RuleId, u64>,
+}
+
+/// What of a policy decides: one of its rules, or that it isolates and no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Rule { ingress: bool, index: usize },
+    Isolation { ingress: bool },
+}
+
+impl<'a> Hits<'a> {
+    /// Of the rules of `active`.
+    pub(super) fn new(active: &'a Active, counts: &'a BTreeMap<RuleId, u64>) -> Self {
+        Self { rules: &active.datapath.rules, counts }
+    }
+
+    /// What a NetworkPolicy has decided: by its rules, and by isolating, alone or with others. Empty: it
+    /// decides nothing on this node.
+    pub(super) fn of_policy(&self, policy: &Name) -> String {
+        self.sum(|origin| part_of(origin, policy).is_some())
+    }
+
+    /// What the rules of a ClusterNetworkPolicy have decided.
+    pub(super) fn of_cluster_policy(&self, policy: &str) -> String {
+        self.sum(|origin| part_of_cluster_policy(origin, policy).is_some())
+    }
+
+    fn sum(&self, wanted: impl Fn(&RuleOrigin) -> bool) -> String {
+        let rules = self.rules.iter().filter(|(_, origin)| wanted(origin));
+        let counts = rules.map(|(rule, _)| self.counts.get(rule).copied().unwrap_or_default());
+        counts.reduce(u64::saturating_add).map(|sum| sum.to_string()).unwrap_or_default()
+    }
+
+    /// Every rule of every policy, in order, with the isolation of those that isolate.
+    pub(super) fn listing(&self, active: &Active) -> Listing {
+        let mut rows = Vec::new();
+        for policy in active.cluster.cluster_policies.values() {
+            for (ingress, rules) in [(true, &policy.ingress), (false, &policy.egress)] {
+                for (index, rule) in rules.iter().enumerate() {
+                    let part = Part::Rule { ingress, index };
+                    let hits = self.sum(|origin| part_of_cluster_policy(origin, &policy.name) == Some(part));
+                    let action = format!("{:?}", rule.action);
+                    rows.push(row(None, &policy.name, part, action, hits, &rule.source));
+                }
+            }
+        }
+        for policy in active.cluster.policies.values() {
+            let Name { namespace, name } = &policy.name;
+            let directions = [
+                (true, &policy.ingress, policy.isolates_ingress),
+                (false, &policy.egress, policy.isolates_egress),
+            ];
+            for (ingress, rules, isolates) in directions {
+                let rules = rules
+                    .iter()
+                    .enumerate()
+                    .map(|(index, rule)| (Part::Rule { ingress, index }, "Accept", &rule.source));
+                let isolation = isolates.then_some((Part::Isolation { ingress }, "Deny", &policy.source));
+                for (part, action, source) in rules.chain(isolation) {
+                    let hits = self.sum(|origin| part_of(origin, &policy.name) == Some(part));
+                    rows.push(row(Some(namespace), name, part, action.to_owned(), hits, source));
+                }
+            }
+        }
+        let column = |header: &str, sum| Column { header: header.to_owned(), wide: false, sum };
+        let columns = vec![
+            column("RULE", false),
+            column("ACTION", false),
+            column("CONNECTIONS", true),
+            column("DEFINED AT", false),
+        ];
+        Listing { columns, rows }
+    }
+}
+
+fn part_of(origin: &RuleOrigin, name: &Name) -> Option<Part> {
+    match origin {
+        RuleOrigin::Policy { policy, ingress, index, .. } if policy == name => {
+            Some(Part::Rule { ingress: *ingress, index: *index })
+        }
+        RuleOrigin::Isolation { ingress, policies } if policies.iter().any(|(policy, _)| policy == name) => {
+            Some(Part::Isolation { ingress: *ingress })
+        }
+        _ => None,
+    }
+}
+
+fn part_of_cluster_policy(origin: &RuleOrigin, name: &str) -> Option<Part> {
+    match origin {
+        RuleOrigin::ClusterPolicy { policy, ingress, index, .. } if policy == name => {
+            Some(Part::Rule { ingress: *ingress, index: *index })
+        }
+        _ => None,
+    }
+}
+
+fn row(
+    namespace: Option<&String>,
+    policy: &str,
+    part: Part,
+    action: String,
+    hits: String,
+    source: &Source,
+) -> Row {
+    let list = |ingress| if ingress { "ingress" } else { "egress" };
+    let rule = match part {
+        Part::Rule { ingress, index } => format!("{}[{index}]", list(ingress)),
+        Part::Isolation { ingress } => format!("{}, no rule matches", list(ingress)),
+    };
+    Row {
+        namespace: namespace.cloned(),
+        name: policy.to_owned(),
+        object: String::new(),
+        cells: vec![rule, action, hits, source.to_string()],
+        // A rule is no object of its own.
+        manifest: serde_json::Value::Null,
+    }
+}

@@ -347,9 +347,9 @@ fn staleness<A>(entry: *mut FlowEntry<A>, now: u32) -> u64 {
     // SAFETY: in bounds; single words.
     let (seen, entry_state) =
         unsafe { (addr_of!((*entry).seen).read_volatile(), addr_of!((*entry).state).read_volatile()) };
-    let class = CLASSES >> (u32::from(entry_state) & 3) * 2 & 3;
+    let class = (CLASSES >> ((u32::from(entry_state) & 3) * 2)) & 3;
     (u64::from(class) << 32 | u64::from(elapsed(now, seen))) + 1
 }
 
 /// Two bits by [`state`]: 2 for flows that have ended, 1 for such as were never answered.
-const CLASSES: u32 = 2 << (state::CLOSING * 2) | 1 << (state::OPENING * 2);
+const CLASSES: u32 = (2 << (state::CLOSING * 2)) | (1 << (state::OPENING * 2));

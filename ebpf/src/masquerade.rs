@@ -49,6 +49,7 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
         words::copy(&raw mut key.src, &raw const path.to.dst);
         words::copy(&raw mut key.dst, F::node(state));
     }
+    path.flags |= flags::REWRITE;
     key.sport = path.to.dport;
     key.scope = 0;
     key.protocol = packet.key.protocol;
@@ -62,7 +63,6 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
         key.dport = weir_common::addr::Be16::new(FIRST_PORT + offset as u16);
         if !F::has_entry() {
             path.to.sport = key.dport;
-            path.flags |= flags::REWRITE;
             return Ok(());
         }
         cursor.set(offset + STEP);

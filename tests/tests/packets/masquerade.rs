@@ -55,6 +55,19 @@ fn an_echo_is_told_apart_by_its_identifier() {
 }
 
 #[test]
+fn sctp_has_the_nodes_address_and_keeps_its_port() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            let ask = outside(family);
+            let seen = Ends { src: family.node.parse().unwrap(), ..ask };
+            assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &ask.sctp()), "out")), seen);
+            let back = handed_over(lab.arrive(&seen.back().sctp()), "back");
+            assert_eq!(read_tuple(&back), ask.back());
+        }
+    });
+}
+
+#[test]
 fn two_pods_with_one_port_are_told_apart() {
     on_node(|lab| {
         for family in FAMILIES {

@@ -54,8 +54,8 @@ pub enum Observation {
     Direct(bool, String),
     /// The same for each backend of the service that it was made to.
     Balanced(BTreeMap<Backend, (bool, String)>),
-    /// Somebody said no, where silence or an answer is expected.
-    Refused(String),
+    /// Neither the answer of who was asked nor silence: a refusal, or another's answer.
+    Neither(String),
     /// This level cannot try it, and why.
     Skipped(String),
 }

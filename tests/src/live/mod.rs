@@ -85,9 +85,7 @@ impl Live {
         watched("cluster.yaml", manifests);
         let plan = Plan::new(&cluster(Path::new(MANIFESTS))).unwrap();
         network::build(&plan).unwrap();
-        let start = |node: &plan::Node| {
-            (node.name.clone(), Agent::start(&node.name, &node.netns, options))
-        };
+        let start = |node: &plan::Node| (node.name.clone(), Agent::start(&node.name, &node.netns, options));
         let agents = plan.nodes.iter().map(start).collect();
         let mut live = Self { plan, agents, workers: BTreeMap::new() };
         for pod in &live.plan.pods {

@@ -107,9 +107,7 @@ impl Batch {
 fn heard(client: &Client, drops: &Drops) -> Outcome {
     match client.answer() {
         Ok(Some(name)) => Outcome::Answer(name),
-        Ok(None) => {
-            drops.reason(client.protocol, client.local).map_or(Outcome::Silence, Outcome::Dropped)
-        }
+        Ok(None) => drops.reason(client.protocol, client.local).map_or(Outcome::Silence, Outcome::Dropped),
         Err(error) => Outcome::Refused(error.to_string()),
     }
 }

@@ -76,9 +76,9 @@ fn told(seen: &Observation) -> Option<((u8, SocketAddr), String)> {
     let source = seen.source.as_ref()?;
     let address: IpAddr = source.address;
     let deciders = [("egress", &seen.egress), ("ingress", &seen.ingress)];
-    let deciders = deciders.into_iter().filter_map(|(direction, decider)| {
-        Some(format!("; {direction}: {}", decider.as_ref()?.text))
-    });
+    let deciders = deciders
+        .into_iter()
+        .filter_map(|(direction, decider)| Some(format!("; {direction}: {}", decider.as_ref()?.text)));
     let why = deciders.fold(seen.reason.clone().unwrap_or_default(), |text, decider| text + &decider);
     Some(((number, SocketAddr::new(address, source.port)), why))
 }

@@ -11,6 +11,7 @@ mod world;
 
 use std::{
     collections::BTreeMap,
+    iter,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use weir::{
     cluster::{Cluster, Objects},
     compile::Numbers,
@@ -46,6 +47,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same while a change is under way: before TCP asks a second time and hides that the first was lost.
 const AT_ONCE: Duration = Duration::from_millis(900);
+
+/// Ports tried to reach a certain backend.
+const TRIES: usize = 10_000;
 
 /// The level `live`. Needs root, and mounts of its own: see [`crate::live::isolated`].
 #[derive(Default)]
@@ -90,7 +94,8 @@ impl Level for Live {
             self.running = Some(Running::start(&self.objects, change.cluster)?);
         }
         let running = self.running.as_mut().context("it runs now")?;
-        let steady = change.steady.iter().map(|(connection, open)| Ok((running.attempt(connection, 0)?, *open)));
+        let steady =
+            change.steady.iter().map(|(connection, open)| Ok((running.attempt(connection, 0)?, *open)));
         let steady: Vec<_> = steady.collect::<Result<_>>()?;
         let Running { drops, world, .. } = running;
         let flips = during(&steady, drops, || apply(&self.objects, change, world))?;
@@ -173,35 +178,31 @@ impl Tried {
         let mut next = || outcomes.next().context("one for one");
         match self {
             Self::Nowhere => Ok(Observation::Direct(false, "nobody has the source address".to_owned())),
-            Self::Direct(attempt) => Ok(match opened(next()?, attempt.to.ip())? {
+            Self::Direct(attempt) => Ok(match opened(next()?, attempt.to.ip()) {
                 Ok((open, why)) => Observation::Direct(open, why),
-                Err(refusal) => Observation::Refused(refusal),
+                Err(neither) => Observation::Neither(neither),
             }),
             Self::Balanced(attempts) => {
-                let mut seen = BTreeMap::new();
-                for backend in attempts.keys() {
-                    match opened(next()?, backend.address)? {
-                        Ok(open) => drop(seen.insert(*backend, open)),
-                        Err(refusal) => return Ok(Observation::Refused(refusal)),
-                    }
-                }
-                Ok(Observation::Balanced(seen))
+                let opened = attempts
+                    .keys()
+                    .map(|backend| Ok(opened(next()?, backend.address).map(|seen| (*backend, seen))));
+                let opened: Result<BTreeMap<_, _>, String> =
+                    opened.collect::<Result<Vec<_>>>()?.into_iter().collect();
+                Ok(opened.map_or_else(Observation::Neither, Observation::Balanced))
             }
         }
     }
 }
 
-/// Whether a connection to `server` opened, and why, or who refused it.
-fn opened(outcome: Outcome, server: IpAddr) -> Result<Result<(bool, String), String>> {
-    Ok(match outcome {
-        Outcome::Answer(name) => {
-            ensure!(name.split(',').next() == Some(&*server.to_string()), "{name} answers for {server}");
-            Ok((true, name))
-        }
+/// Whether a connection to `server` opened, and why; an error when it neither did nor was silent.
+fn opened(outcome: Outcome, server: IpAddr) -> Result<(bool, String), String> {
+    match outcome {
+        Outcome::Answer(name) if name == server.to_string() => Ok((true, name)),
+        Outcome::Answer(name) => Err(format!("{name} answered for {server}")),
         Outcome::Dropped(why) => Ok((false, why)),
         Outcome::Silence => Ok((false, "no answer, and no word of a drop".to_owned())),
         Outcome::Refused(why) => Err(why),
-    })
+    }
 }
 
 /// The outcomes of connections that are opened at once.
@@ -270,8 +271,7 @@ fn apply(in_force: &Objects, change: &Change<'_>, world: &mut World) -> Result<(
         let key = object.key();
         objects.get(key.kind, &key.name.namespace, &key.name.name).map(|found| found.text().to_json())
     };
-    let gone: Vec<_> =
-        in_force.iter().filter(|object| find(change.objects, object).is_none()).collect();
+    let gone: Vec<_> = in_force.iter().filter(|object| find(change.objects, object).is_none()).collect();
     let new: Vec<_> = change
         .objects
         .iter()
@@ -320,5 +320,7 @@ fn port_to(backend: &Backend, connection: &Connection, network: &Network) -> Res
         let ends = Ends { src: source, dst: destination, sport: *sport, dport: port };
         ring.at((hash(&ends, frontend.protocol) >> 32) as usize) == *backend
     };
-    { 20_000..60_000 }.find(leads_there).context("no port leads to the backend")
+    // Never twice: an attempt that was not answered leaves a flow behind, which would be found again.
+    let mut ports = iter::repeat_with(socket::next_port).take(TRIES);
+    ports.find(leads_there).context("no port leads to the backend")
 }

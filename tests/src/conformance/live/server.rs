@@ -58,7 +58,10 @@ impl Servers {
         let requests = self.requests.as_ref().context("the thread runs")?;
         let wanted: BTreeSet<_> = ports.into_iter().filter(|port| !self.open.contains(port)).collect();
         for port in &wanted {
-            requests.send(Request { port: port.clone(), done: done.clone() }).ok().context("servers ended")?;
+            requests
+                .send(Request { port: port.clone(), done: done.clone() })
+                .ok()
+                .context("servers ended")?;
         }
         drop(done);
         for result in opened {

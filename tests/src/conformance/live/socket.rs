@@ -126,7 +126,8 @@ fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }
 
-fn next_port() -> u16 {
+/// A port that was not used for long.
+pub(super) fn next_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 40_000
 }

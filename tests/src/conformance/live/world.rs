@@ -104,7 +104,9 @@ impl World {
             return Ok(());
         }
         node.addresses.push(address);
-        let mut lines = vec![format!("address add {address} dev uplink")];
+        // Unique by plan: it need not wait for duplicate detection.
+        let nodad = if address.is_ipv6() { " nodad" } else { "" };
+        let mut lines = vec![format!("address add {address} dev uplink{nodad}")];
         let gateway = if address.is_ipv6() { "fe80::1" } else { "169.254.1.1" };
         if address.is_ipv4() {
             lines.push(format!("route replace {gateway} dev uplink scope link src {address}"));

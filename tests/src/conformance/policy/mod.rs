@@ -85,8 +85,8 @@ fn compare(probe: &Probe, cluster: &Cluster, seen: Observation) -> anyhow::Resul
     let difference = match seen {
         Observation::Skipped(reason) => return Ok(Outcome::Skipped { reason }),
         Observation::Direct(open, because) => direct(probe, open, because),
-        Observation::Refused(because) => {
-            Some(Difference { expected: expected(probe), got: "refused".to_owned(), because })
+        Observation::Neither(because) => {
+            Some(Difference { expected: expected(probe), got: "neither".to_owned(), because })
         }
         Observation::Balanced(observed) => {
             let expected = probe.backends(cluster)?;

@@ -172,10 +172,12 @@ fn log(node: &str) -> PathBuf {
     format!("/run/{node}.log").into()
 }
 
-/// $WEIR_BIN, else the `weir` that was built into the same target directory as this test.
+/// $WEIR_BIN, else the `weir` that was built into the same target directory as this test or program.
 fn binary() -> PathBuf {
-    env::var_os("WEIR_BIN").map_or_else(
-        || env::current_exe().unwrap().ancestors().nth(2).expect("target/PROFILE").join("weir"),
-        PathBuf::from,
-    )
+    let built = || {
+        let program = env::current_exe().unwrap();
+        let beside = program.ancestors().skip(1).take(2).map(|directory| directory.join("weir"));
+        { beside }.find(|path| path.is_file()).expect("`cargo xtask build` makes weir")
+    };
+    env::var_os("WEIR_BIN").map_or_else(built, PathBuf::from)
 }

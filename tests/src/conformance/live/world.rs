@@ -88,7 +88,7 @@ impl World {
             return Ok(None);
         }
         if self.outside.insert(address) {
-            netns::ip(Some(plan::UNDERLAY), &[format!("address add {address} dev lo")])?;
+            netns::ip(Some(plan::UNDERLAY), &[add_address(address, "lo")])?;
         }
         Ok(Some(plan::UNDERLAY.to_owned()))
     }
@@ -104,9 +104,7 @@ impl World {
             return Ok(());
         }
         node.addresses.push(address);
-        // Unique by plan: it need not wait for duplicate detection.
-        let nodad = if address.is_ipv6() { " nodad" } else { "" };
-        let mut lines = vec![format!("address add {address} dev uplink{nodad}")];
+        let mut lines = vec![add_address(address, "uplink")];
         let gateway = if address.is_ipv6() { "fe80::1" } else { "169.254.1.1" };
         if address.is_ipv4() {
             lines.push(format!("route replace {gateway} dev uplink scope link src {address}"));
@@ -177,4 +175,10 @@ impl World {
         self.routes = wanted;
         Ok(())
     }
+}
+
+/// Addresses are unique: none waits for duplicate detection.
+fn add_address(address: IpAddr, device: &str) -> String {
+    let nodad = if address.is_ipv6() { " nodad" } else { "" };
+    format!("address add {address} dev {device}{nodad}")
 }

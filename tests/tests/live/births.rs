@@ -35,7 +35,7 @@ const IN_DENIED: u8 = 3;
 fn nothing_leaks_at_a_thousand_births() {
     isolated(|| {
         let live = Live::start(&[manifests::cluster(), policies("early")].concat());
-        let pods: Vec<_> = (0..BATCH).map(|slot| pod(slot)).collect();
+        let pods: Vec<_> = (0..BATCH).map(pod).collect();
         netns::ip(None, &pods.iter().map(|pod| format!("netns add {}", pod.netns)).collect::<Vec<_>>())
             .unwrap();
         let traffic = Traffic::open(&live, &pods);
@@ -124,7 +124,7 @@ fn manifest(slots: std::ops::Range<u8>) -> String {
 fn manifest_of_pods(slots: std::ops::Range<u8>) -> String {
     let pod = |slot: u8| {
         let labels = |app: &str| format!("{{app: {app}}}");
-        let group = if slot % 2 == 0 { "early" } else { "late" };
+        let group = if slot.is_multiple_of(2) { "early" } else { "late" };
         manifests::pod(&newborn(slot), 1, 100 + slot).replace(&labels(&newborn(slot)), &labels(group))
     };
     slots.map(pod).collect()

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
 mod extensions;
 mod flows;
 mod fragments;

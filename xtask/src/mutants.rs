@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     build, machine,
     shell::{self, step},
+    toolchain,
 };
 
 const LIST: &str = "tests/mutants.toml";
@@ -46,17 +47,16 @@ struct List {
     mutant: Vec<Mutant>,
 }
 
-/// Tests that may notice a fault, the quickest first. Each is a command line of cargo.
-const OF_AGENT: [&[&str]; 3] = [
-    &["test", "--quiet", "--package", "weir", "--lib", "--tests"],
-    &["test", "--quiet", "--package", "weir-tests", "--test", "conformance"],
-    &["test", "--quiet", "--package", "weir-tests", "--test", "service_conformance"],
+/// Tests that may notice a fault, the quickest first: package and target.
+type Suite = &'static [(&'static str, &'static str)];
+const OF_AGENT: Suite = &[
+    ("weir-tests", "conformance"),
+    ("weir-tests", "service_conformance"),
+    ("weir", "policy"),
+    ("weir", "manifests"),
 ];
-const OF_KERNEL: [&[&str]; 3] = [
-    &["test", "--quiet", "--package", "weir-common"],
-    &["test", "--quiet", "--package", "weir-tests", "--test", "kernel_conformance"],
-    &["test", "--quiet", "--package", "weir-tests", "--test", "packets"],
-];
+const OF_KERNEL: Suite =
+    &[("weir-tests", "fuzz"), ("weir-tests", "packets"), ("weir-tests", "kernel_conformance")];
 
 /// Makes the faults whose text contains `only`, one by one; writes the table of all with `update`.
 pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
@@ -65,12 +65,17 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
     let copy = Copy::new()?;
     let chosen: Vec<_> =
         mutants.iter().filter(|mutant| only.is_none_or(|only| mutant.fault.contains(only))).collect();
-    step("Testing", "the sources without a fault");
-    for suite in [&OF_AGENT, &OF_KERNEL] {
-        if let Some(test) = copy.noticed_by(suite, true)? {
-            bail!("`cargo {test}` fails without any fault");
+    step("Building", "the sources without a fault, and testing them");
+    let object = copy.kernel_programs()?;
+    let sound = copy.root.join("target/sound");
+    fs::copy(object, &sound).context("cannot keep the kernel programs")?;
+    for suite in [OF_AGENT, OF_KERNEL] {
+        if let Some(test) = copy.noticed_by(&copy.build(suite, &sound)?, &sound)? {
+            bail!("`{test}` fails without any fault");
         }
     }
+    // Faults of the kernel programs need no other tests than these, built once.
+    let of_kernel = copy.build(OF_KERNEL, &sound)?;
     let mut caught = Vec::new();
     let mut missed = 0;
     for (number, mutant) in (1..).zip(&chosen) {
@@ -78,7 +83,13 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
             "Mutating",
             format!("{number} of {}: {}: {}", chosen.len(), mutant.file.display(), mutant.fault),
         );
-        let test = copy.with(mutant, |copy| copy.noticed_by(mutant.suite(), mutant.is_of_kernel()))?;
+        let test = copy.with(mutant, |copy| {
+            if mutant.is_of_kernel() {
+                copy.noticed_by(&of_kernel, &copy.kernel_programs()?)
+            } else {
+                copy.noticed_by(&copy.build(OF_AGENT, &sound)?, &sound)
+            }
+        })?;
         match &test {
             Some(test) => println!("caught  {}  ({test})", mutant.fault),
             None => {
@@ -105,11 +116,7 @@ fn read() -> Result<Vec<Mutant>> {
 
 impl Mutant {
     fn is_of_kernel(&self) -> bool {
-        self.file.starts_with("ebpf") || self.file.starts_with("common")
-    }
-
-    fn suite(&self) -> &'static [&'static [&'static str]] {
-        if self.is_of_kernel() { &OF_KERNEL } else { &OF_AGENT }
+        self.file.starts_with("ebpf")
     }
 
     /// The sources with the fault.
@@ -157,32 +164,55 @@ impl Copy {
         result
     }
 
-    /// The first of `suite` that fails, after everything was built. A fault that does not compile is none.
-    fn noticed_by(&self, suite: &[&[&str]], build_kernel: bool) -> Result<Option<String>> {
-        if build_kernel && !self.cargo(&["run", "--quiet", "--package", "xtask", "--", "build"])? {
-            // The verifier or a build script: the fault cannot reach a user, but no test has noticed it.
-            bail!("the sources do not build");
-        }
-        for test in suite {
-            let mut build = test.to_vec();
-            build.push("--no-run");
-            ensure!(self.cargo(&build)?, "the sources do not build");
-            if !self.cargo(test)? {
-                return Ok(Some(test.join(" ").replace(" --quiet", "")));
+    /// Builds the kernel programs as they are now. A fault that does not compile is none.
+    fn kernel_programs(&self) -> Result<PathBuf> {
+        build::kernel_programs_of(&self.root, &toolchain::find_or_install()?)
+    }
+
+    /// Builds tests, in an agent that carries the programs in `object`.
+    fn build(&self, suite: Suite, object: &Path) -> Result<Vec<Test>> {
+        let build = |(package, target): &(&'static str, &'static str)| {
+            let mut cargo = Command::new("cargo");
+            cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
+            cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
+            let messages = shell::output(cargo.current_dir(&self.root))?;
+            let mut executables = messages.lines().filter_map(|line| {
+                let message: serde_json::Value = serde_json::from_str(line).ok()?;
+                let is_it = message["target"]["name"] == **target;
+                Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
+            });
+            let executable = executables.next_back().with_context(|| format!("{target} was not built"))?;
+            Ok(Test { package, target, executable })
+        };
+        suite.iter().map(build).collect()
+    }
+
+    /// The first of the tests that fails with the kernel programs in `object`.
+    fn noticed_by(&self, tests: &[Test], object: &Path) -> Result<Option<String>> {
+        for Test { package, target, executable } in tests {
+            let mut command = Command::new("timeout");
+            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(executable);
+            command.current_dir(self.root.join(if *package == "weir" { "agent" } else { "tests" }));
+            command.envs([
+                ("RUST_TEST_THREADS", "1"),
+                ("RUST_BACKTRACE", "0"),
+                ("WEIR_FUZZ_PACKETS", "20000"),
+            ]);
+            command.env("WEIR_EBPF_OBJECT", object);
+            let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if !status.with_context(|| format!("cannot start {}", executable.display()))?.success() {
+                return Ok(Some(format!("{package} --test {target}")));
             }
         }
         Ok(None)
     }
+}
 
-    /// Runs cargo in the copy, its output dropped; whether it succeeds in time.
-    fn cargo(&self, args: &[&str]) -> Result<bool> {
-        let mut command = Command::new("timeout");
-        command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg("cargo").args(args);
-        command.current_dir(&self.root).env_remove("CARGO_TARGET_DIR").env("RUST_TEST_THREADS", "1");
-        command.env("WEIR_BIN", self.root.join("target/debug/weir"));
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        Ok(status.context("cannot start cargo")?.success())
-    }
+/// A test that was built.
+struct Test {
+    package: &'static str,
+    target: &'static str,
+    executable: PathBuf,
 }
 
 /// The list for people.
@@ -197,7 +227,7 @@ fn table(caught: &[(&Mutant, Option<String>)]) -> String {
     for file in files {
         let _ = writeln!(text, "## {}\n\n| fault | caught by |\n| --- | --- |", file.display());
         for (mutant, test) in caught.iter().filter(|(mutant, _)| mutant.file == file) {
-            let test = test.as_ref().map_or("**nothing**".to_owned(), |test| format!("`cargo {test}`"));
+            let test = test.as_ref().map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
             let _ = writeln!(text, "| {} | {test} |", mutant.fault);
         }
         text.push('\n');
@@ -231,7 +261,7 @@ mod tests {
             new: "b".to_owned(),
         };
         let (one, other) = (mutant("one"), mutant("other"));
-        let text = table(&[(&one, Some("test --test packets".to_owned())), (&other, None)]);
-        assert!(text.contains("| one | `cargo test --test packets` |\n| other | **nothing** |\n"), "{text}");
+        let text = table(&[(&one, Some("weir-tests --test packets".to_owned())), (&other, None)]);
+        assert!(text.contains("| one | `weir-tests --test packets` |\n| other | **nothing** |\n"), "{text}");
     }
 }

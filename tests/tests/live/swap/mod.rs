@@ -5,6 +5,9 @@
 //! What became of each must be right by a version that was in force meanwhile, and versions only go forward: for the new
 //! flows into an address of a pod, whoever opens them, and for each flow that goes on.
 
+mod place;
+mod witness;
+
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
@@ -14,10 +17,6 @@ use std::{
     time::Instant,
 };
 
-use nix::{
-    sched::{CpuSet, sched_getcpu, sched_setaffinity},
-    unistd::Pid,
-};
 use weir::{
     cluster::Objects,
     compile::{Numbers, compile},
@@ -33,6 +32,11 @@ use weir_tests::{
         netns,
     },
     packets::object,
+};
+
+use self::{
+    place::{interfaces, stay_on_this_cpu},
+    witness::Witness,
 };
 
 const SWAPS: u64 = 10_000;
@@ -120,24 +124,6 @@ fn datapath(manifest: &str, numbers: &mut Numbers) -> Datapath {
     compile(&objects.build().unwrap(), "node-1", numbers).unwrap()
 }
 
-/// Where the pods of node 1 hang.
-fn interfaces(live: &Live) -> BTreeMap<IpAddr, Interface> {
-    let link = |at: &str, name: &str| -> serde_json::Value {
-        let links = live.command(at, "ip", &["-json", "link", "show", name]);
-        serde_json::from_str::<Vec<_>>(&links).unwrap().remove(0)
-    };
-    let pods = live.plan.pods.iter().filter(|pod| pod.node == 0);
-    pods.flat_map(|pod| {
-        let there = link("node-1", pod.interface.as_deref().unwrap());
-        let here = link(&pod.name.name, "eth0");
-        let mac: Vec<_> = here["address"].as_str().unwrap().split(':').collect();
-        let mac = std::array::from_fn(|byte| u8::from_str_radix(mac[byte], 16).unwrap());
-        let ifindex = there["ifindex"].as_u64().unwrap() as u32;
-        pod.addresses.iter().map(move |address| (*address, Interface { ifindex, mac }))
-    })
-    .collect()
-}
-
 fn server(number: u8) -> String {
     format!("server-{number}")
 }
@@ -180,27 +166,6 @@ struct Round {
     done: u64,
     started: u64,
     arrived: [[bool; 6]; SERVERS as usize],
-}
-
-/// A series of decisions of which each was made after the one before.
-#[derive(Default)]
-struct Witness {
-    /// The latest commit that must have been in force at the last decision.
-    commit: u64,
-}
-
-impl Witness {
-    /// A packet was decided by `version`, while commits from `done` to `started` were in force.
-    fn see(&mut self, version: u64, done: u64, started: u64, what: &str) {
-        let earliest = self.commit.max(done);
-        let commit = if earliest % 2 == version { earliest } else { earliest + 1 };
-        assert!(
-            commit <= started,
-            "{what}: decided by version {version}, when {} had been seen and {done} to {started} were in force",
-            self.commit
-        );
-        self.commit = commit;
-    }
 }
 
 impl Load {
@@ -330,10 +295,4 @@ const fn is_old(sender: usize) -> bool {
 /// Odd rounds are IPv6.
 const fn family(round: u64) -> usize {
     (round % 2) as usize
-}
-
-fn stay_on_this_cpu() {
-    let mut cpus = CpuSet::new();
-    cpus.set(sched_getcpu().unwrap()).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
 }

@@ -146,6 +146,8 @@ pub mod flags {
     pub const BY_UPLINK: u16 = 1 << 6;
     /// The packet goes to a socket of this node as if it came from one: its source is the node's address.
     pub const BY_LOOPBACK: u16 = 1 << 7;
+    /// Never in an entry: this packet, an ICMP error, has been rewritten already.
+    pub const REWRITTEN: u16 = 1 << 15;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

@@ -9,6 +9,7 @@ mod args;
 mod attach;
 mod check;
 mod client;
+mod connections;
 mod diff;
 mod explain;
 mod get;

@@ -53,6 +53,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 });
                 Response::Listing(listing)
             }
+            Request::Connections(filter) => Response::Connections(self.connections(&filter)?),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Attach { pod, interface, mac } => {
                 Response::Attached(self.attach(&pod, &interface, mac.as_deref())?)
@@ -111,10 +112,14 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         self.check(&candidate)?;
         let nothing = Active::default();
         let active = self.active.as_ref().unwrap_or(&nothing);
-        Ok(difference::difference(
+        let difference = difference::difference(
             (&active.objects, &active.cluster),
             (&candidate.objects, &candidate.cluster),
-        ))
+        );
+        if difference.objects.is_empty() {
+            return Ok(difference);
+        }
+        Ok(Difference { flows: self.flow_differences(&candidate.datapath)?, ..difference })
     }
 
     /// Whether the kernel has room for `candidate`.

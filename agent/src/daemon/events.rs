@@ -54,7 +54,7 @@ impl Names {
     /// What `event`, of this time, says.
     fn describe(&self, time: String, event: &Event) -> Observation {
         let reason = Reason::from_u8(event.reason).filter(|_| event.kind == kind::DROP);
-        let party = |address, port| (event.family != 0).then(|| self.party(event.family, address, port));
+        let party = |own, port| (event.family != 0).then(|| self.party(address(event.family, own), port));
         Observation {
             time,
             verdict: if event.kind == kind::DROP { Verdict::Dropped } else { Verdict::Allowed },
@@ -65,18 +65,27 @@ impl Names {
             destination: party(event.dst, event.dport.get()),
             backend: party(event.backend, event.backend_port.get())
                 .filter(|_| event.backend != V6::default()),
-            egress: self.rules.get(&event.egress_rule).map(decider),
-            ingress: self.rules.get(&event.ingress_rule).map(decider),
+            egress: self.decider(event.egress_rule),
+            ingress: self.decider(event.ingress_rule),
         }
     }
 
-    fn party(&self, family: u8, address: V6, port: u16) -> Party {
-        let octets = address.octets();
-        let address: IpAddr = match family {
-            4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
-            _ => Ipv6Addr::from(octets).into(),
-        };
+    /// Who has an address.
+    pub(super) fn party(&self, address: IpAddr, port: u16) -> Party {
         Party { address, port, owner: self.addresses.get(&address).cloned() }
+    }
+
+    /// The rule in force that has this number.
+    pub(super) fn decider(&self, rule: RuleId) -> Option<Decider> {
+        self.rules.get(&rule).map(decider)
+    }
+}
+
+fn address(family: u8, address: V6) -> IpAddr {
+    let octets = address.octets();
+    match family {
+        4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
+        _ => Ipv6Addr::from(octets).into(),
     }
 }
 
@@ -150,7 +159,8 @@ fn rfc3339(time: Duration) -> String {
     )
 }
 
-fn protocol(number: u8) -> String {
+/// The protocol's name, or its number.
+pub(super) fn protocol(number: u8) -> String {
     match number {
         1 => "ICMP".to_owned(),
         6 => "TCP".to_owned(),

@@ -11,6 +11,7 @@ mod enforcer;
 mod engine;
 mod events;
 pub mod explain;
+mod flows;
 mod hits;
 mod interfaces;
 mod kernel;

@@ -1,6 +1,9 @@
 //! What `weir observe` shows: packets that were dropped, and flows that were decided.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -155,13 +158,20 @@ impl fmt::Display for Observation {
     }
 }
 
+impl Party {
+    /// Its address and port.
+    pub const fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.owner {
             Some(Owner { kind: OwnerKind::Pod, name }) => write!(f, "{name}:{}", self.port),
             Some(Owner { kind: OwnerKind::Node, name }) => write!(f, "node {name}:{}", self.port),
             Some(Owner { kind: OwnerKind::Service, name }) => write!(f, "service {name}:{}", self.port),
-            None => std::net::SocketAddr::new(self.address, self.port).fmt(f),
+            None => self.socket().fmt(f),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Filter;
+use super::{ConnectionFilter, Filter};
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -38,6 +38,8 @@ pub enum Request {
         /// Only of this namespace.
         namespace: Option<String>,
     },
+    /// List live connections.
+    Connections(ConnectionFilter),
     /// How the agent and its datapath are.
     Status,
     /// Enforce a pod on an interface.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::Observation;
+use super::{Connections, FlowDifference, Observation};
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -17,6 +17,8 @@ pub enum Response {
     Difference(Difference),
     /// To [`Request::Get`](super::Request::Get).
     Listing(Listing),
+    /// To [`Request::Connections`](super::Request::Connections).
+    Connections(Connections),
     /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
     /// To [`Request::Attach`](super::Request::Attach).
@@ -123,6 +125,8 @@ pub struct Difference {
     pub objects: Vec<ObjectDifference>,
     /// The connections whose verdict would change.
     pub verdicts: Vec<VerdictDifference>,
+    /// The live connections of the node that would not go on as they are.
+    pub flows: Vec<FlowDifference>,
     /// What could not be compared, if so.
     pub note: Option<String>,
 }

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 use weir_common::reason::Reason;
 
-use super::Target;
+use super::{Target, pod};
 use crate::{cluster::Name, protocol::Verdict};
 
 /// `weir observe`.
@@ -53,13 +53,4 @@ pub(in crate::cli) enum ObserveOutput {
     Compact,
     /// A JSON object a line.
     Json,
-}
-
-fn pod(text: &str) -> Result<Name, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(Name { namespace: namespace.to_owned(), name: name.to_owned() })
-        }
-        _ => Err("expected NAMESPACE/NAME".to_owned()),
-    }
 }

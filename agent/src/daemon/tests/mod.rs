@@ -3,6 +3,7 @@
 mod attach;
 mod change;
 mod fake;
+mod flows;
 mod restart;
 
 use std::{fs, path::PathBuf, sync::Arc};

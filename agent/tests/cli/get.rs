@@ -1,0 +1,130 @@
+//! `weir get`.
+
+use super::*;
+
+#[test]
+fn wide_policies_come_with_their_rules() {
+    let host = Host::new();
+    host.agent("a", |request| {
+        let Request::Get { kind, name, .. } = request else { panic!("another request") };
+        let listing = |header: &str, cell: &str| Listing {
+            columns: vec![Column { header: header.into(), wide: false, sum: false }],
+            rows: vec![Row {
+                namespace: Some("demo".into()),
+                name: name.clone().unwrap(),
+                object: String::new(),
+                cells: vec![cell.into()],
+                manifest: json!(null),
+            }],
+        };
+        Response::Listing(match kind {
+            Kind::Rules => listing("DEFINED AT", "db.yaml:9:5"),
+            _ => listing("PODS", "2"),
+        })
+    });
+
+    let wide = host.weir(&["get", "policy", "db", "-o", "wide"]);
+    let plain = host.weir(&["get", "policy", "db"]);
+
+    assert_eq!(stdout(&plain), "NAMESPACE   NAME   PODS\ndemo        db     2\n");
+    assert_eq!(
+        stdout(&wide),
+        stdout(&plain) + "\nNAMESPACE   NAME   DEFINED AT\ndemo        db     db.yaml:9:5\n"
+    );
+}
+
+/// A connection from demo/web to a service whose backend is demo/db.
+fn connection() -> Connection {
+    let party = |address: &str, kind, name: &str| Party {
+        address: address.parse().unwrap(),
+        port: 80,
+        owner: Some(Owner { kind, name: name.into() }),
+    };
+    Connection {
+        nodes: vec!["a".into()],
+        protocol: "TCP".into(),
+        client: party("10.0.0.1", OwnerKind::Pod, "demo/web"),
+        frontend: party("10.96.0.1", OwnerKind::Service, "demo/sql"),
+        masqueraded: None,
+        server: party("10.0.0.2", OwnerKind::Pod, "demo/db"),
+        state: State::Established,
+        idle: 3,
+        expires_in: 60,
+        judged: true,
+        egress: None,
+        ingress: None,
+    }
+}
+
+#[test]
+fn connections_are_asked_for_by_conditions_and_listed() {
+    let host = Host::new();
+    host.agent("a", |request| {
+        let name = |name: &str| Some(Name { namespace: "demo".into(), name: name.into() });
+        let wanted = ConnectionFilter {
+            pod: name("web"),
+            service: name("sql"),
+            protocol: Some("TCP".into()),
+            state: Some(State::Established),
+            address: Some("10.0.0.2/32".parse().unwrap()),
+            limit: Some(1),
+            namespace: None,
+        };
+        match request {
+            Request::Connections(filter) if filter == wanted => {
+                Response::Connections(Connections { items: vec![connection()], total: 7 })
+            }
+            other => Response::Failed(Failure::new(FailureKind::Usage, format!("{other:?}"))),
+        }
+    });
+    let conditions = "--pod demo/web --service demo/sql --protocol tcp --in-state established --address 10.0.0.2 --limit 1";
+    let args: Vec<_> = ["get", "connections"].into_iter().chain(conditions.split(' ')).collect();
+
+    let plain = host.weir(&args);
+    let json = host.weir(&[&args[..], &["-o", "json"]].concat());
+
+    assert_eq!(
+        stdout(&plain),
+        "PROTOCOL   CLIENT        FRONTEND              SERVER       STATE         IDLE\n\
+         TCP        demo/web:80   service demo/sql:80   demo/db:80   established   3s\n"
+    );
+    assert_eq!(stderr(&plain), "1 of 7 connections are shown; --limit 0 shows all\n");
+    let list: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!((&list["apiVersion"], &list["kind"]), (&json!("weir.dev/v1alpha1"), &json!("ConnectionList")));
+    assert_eq!(list["items"][0]["frontend"]["name"], "demo/sql");
+}
+
+#[test]
+fn conditions_for_connections_make_no_sense_elsewhere() {
+    let host = Host::new();
+    host.agent("a", |request| panic!("{request:?}"));
+
+    for args in [
+        &["get", "pods", "--pod", "demo/web"] as &[&str],
+        &["get", "services", "--limit", "3"],
+        &["get", "connections", "web"],
+        &["get", "connections", "-o", "name"],
+        &["get", "connections", "--address", "10.0.0.0/33"],
+        &["get", "connections", "--protocol", "quic"],
+    ] {
+        assert_eq!(status(&host.weir(args)), 2, "{args:?}");
+    }
+}
+
+#[test]
+fn diff_names_the_live_connections_that_a_change_would_end() {
+    let host = Host::new();
+    host.agent("a", |_| {
+        let flow = FlowDifference { connection: connection(), effect: Effect::Cut("ingress: no".into()) };
+        Response::Difference(Difference { flows: vec![flow], ..Difference::default() })
+    });
+
+    let output = host.weir(&["diff", "-f", "deny.yaml"]);
+
+    assert_eq!(status(&output), 1);
+    assert_eq!(
+        stdout(&output),
+        "LIVE CONNECTION   SERVER       PROTOCOL   EFFECT\n\
+         demo/web:80       demo/db:80   TCP        cut: ingress: no\n"
+    );
+}

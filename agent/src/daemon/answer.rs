@@ -54,6 +54,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 Response::Listing(listing)
             }
             Request::Connections(filter) => Response::Connections(self.connections(&filter)?),
+            Request::DescribeService(name) => Response::Service(Box::new(self.describe_service(&name)?)),
+            Request::Simulate { change } => Response::Simulation(self.simulate(&change)?),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Attach { pod, interface, mac } => {
                 Response::Attached(self.attach(&pod, &interface, mac.as_deref())?)
@@ -67,7 +69,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     .map_err(|why| Failure::new(FailureKind::Usage, why))?;
                 Response::Explained { allowed, text }
             }
-            Request::Observe(_) => {
+            Request::Observe { .. } => {
                 return Err(Failure::new(FailureKind::Usage, "events are not a single answer"));
             }
         })
@@ -107,9 +109,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     fn difference(&self, change: &Change) -> Result<Difference, Failure> {
-        let (accepted, _) = self.changed_by(change)?;
-        let candidate = self.plan(accepted)?;
-        self.check(&candidate)?;
+        let candidate = self.candidate_of(change)?;
         let nothing = Active::default();
         let active = self.active.as_ref().unwrap_or(&nothing);
         let difference = difference::difference(
@@ -120,6 +120,14 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             return Ok(difference);
         }
         Ok(Difference { flows: self.flow_differences(&candidate.datapath)?, ..difference })
+    }
+
+    /// What `change` would bring, if it can be enforced.
+    pub(super) fn candidate_of(&self, change: &Change) -> Result<Candidate, Failure> {
+        let (accepted, _) = self.changed_by(change)?;
+        let candidate = self.plan(accepted)?;
+        self.check(&candidate)?;
+        Ok(candidate)
     }
 
     /// Whether the kernel has room for `candidate`.

@@ -6,12 +6,15 @@
 mod accepted;
 mod answer;
 mod attachments;
+mod describe;
 mod difference;
 mod enforcer;
 mod engine;
+mod event_log;
 mod events;
 pub mod explain;
 mod flows;
+mod health;
 mod hits;
 mod interfaces;
 mod kernel;
@@ -22,6 +25,7 @@ mod netlink;
 mod overlay;
 mod report;
 mod run;
+mod simulate;
 mod socket;
 mod state;
 #[cfg(test)]

@@ -8,10 +8,11 @@ mod connection;
 mod observation;
 mod request;
 mod response;
+mod service;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{connection::*, observation::*, request::*, response::*};
+pub use self::{connection::*, observation::*, request::*, response::*, service::*};
 
 /// Version of the protocol; changes whenever a value below changes its meaning.
 pub const VERSION: u32 = 3;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connections, FlowDifference, Observation};
+use super::{Connections, Event, FlowDifference, ServiceReport, Simulation};
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -19,6 +19,10 @@ pub enum Response {
     Listing(Listing),
     /// To [`Request::Connections`](super::Request::Connections).
     Connections(Connections),
+    /// To [`Request::DescribeService`](super::Request::DescribeService).
+    Service(Box<ServiceReport>),
+    /// To [`Request::Simulate`](super::Request::Simulate).
+    Simulation(Simulation),
     /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
     /// To [`Request::Attach`](super::Request::Attach).
@@ -33,7 +37,7 @@ pub enum Response {
         text: String,
     },
     /// To [`Request::Observe`](super::Request::Observe), again and again.
-    Observed(Box<Observation>),
+    Observed(Box<Event>),
     /// Among them: how many events were lost, because the reader was too slow.
     Missed(u64),
     /// The request could not be granted.

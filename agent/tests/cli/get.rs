@@ -128,3 +128,91 @@ fn diff_names_the_live_connections_that_a_change_would_end() {
          demo/web:80       demo/db:80   TCP        cut: ingress: no\n"
     );
 }
+
+/// A service of two backends, as a node handles it.
+fn report(node: &str, connections: [usize; 2]) -> ServiceReport {
+    let backend = |last: u8, own, unused: Option<&str>, connections| BackendReport {
+        port: "80/TCP".into(),
+        backend: Party { address: [10, 0, 0, last].into(), port: 5432, owner: None },
+        node: Some("a".into()),
+        zone: None,
+        state: if unused.is_none() { "ready" } else { "unhealthy" }.into(),
+        inside: Slots { own, all: 251 },
+        outside: Slots { own, all: 251 },
+        unused: unused.map(Into::into),
+        connections,
+    };
+    ServiceReport {
+        name: "demo/sql".into(),
+        nodes: vec![node.into()],
+        kind: "ClusterIP".into(),
+        source: Source { file: "sql.yaml".into(), line: 1, column: 1 },
+        frontends: vec!["10.96.0.1:80/TCP".into()],
+        settings: vec![Setting { name: "internalTrafficPolicy".into(), value: "Cluster".into() }],
+        backends: vec![
+            backend(1, 251, None, connections[0]),
+            backend(2, 0, Some("it fails"), connections[1]),
+        ],
+    }
+}
+
+#[test]
+fn a_service_is_described_once_for_nodes_that_handle_it_alike() {
+    let host = Host::new();
+    for (node, connections) in [("a", [2, 1]), ("b", [1, 0])] {
+        host.agent(node, move |request| match request {
+            Request::DescribeService(name) if name.to_string() == "demo/sql" => {
+                Response::Service(Box::new(report(node, connections)))
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+
+    let output = host.weir(&["describe", "service", "demo/sql"]);
+
+    assert_eq!(
+        stdout(&output),
+        "service demo/sql, ClusterIP (sql.yaml:1:1), as node a, b handles it\n\
+        \x20 answers on: 10.96.0.1:80/TCP\n\
+        \x20 internalTrafficPolicy: Cluster\n\
+         \n\
+         PORT     BACKEND         NODE   ZONE   STATE       SLOTS        CONNECTIONS   SHARE                        NOT USED BECAUSE\n\
+         80/TCP   10.0.0.1:5432   a      -      ready       251 of 251   3             ███████████████░░░░░  75 %   -\n\
+         80/TCP   10.0.0.2:5432   a      -      unhealthy   -            1             █████░░░░░░░░░░░░░░░  25 %   it fails\n"
+    );
+}
+
+#[test]
+fn a_simulation_is_1_when_something_would_move() {
+    let ring = RingChange {
+        service: "demo/sql".into(),
+        port: "80/TCP".into(),
+        family: 4,
+        outside: false,
+        backends_before: 2,
+        backends_after: 1,
+        slots_before: 251,
+        slots_after: 1,
+        moved: 50_000,
+        moved_from_staying: 100,
+        flows: 3,
+        flows_moved: 1,
+        flows_cut: 0,
+    };
+    let moves = Simulation { rings: vec![ring], unchanged: 1, flows: 3, flows_moved: 1, flows_cut: 0 };
+    for (simulation, expected) in [(moves, 1), (Simulation { unchanged: 2, ..Simulation::default() }, 0)] {
+        let host = Host::new();
+        host.agent("a", move |_| Response::Simulation(simulation.clone()));
+
+        let output = host.weir(&["lb", "simulate", "-f", "deny.yaml"]);
+
+        assert_eq!(status(&output), expected, "{}", stderr(&output));
+        let text = stdout(&output);
+        assert!(
+            expected == 0
+                || text.contains("2 -> 1     251 -> 1   50.0 %   0.1 %        3      1            0\n"),
+            "{text}"
+        );
+        assert!(text.contains("live connection"), "{text}");
+    }
+}

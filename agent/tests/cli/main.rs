@@ -18,9 +18,11 @@ use serde_json::json;
 use weir::{
     cluster::Name,
     protocol::{
-        self, Change, Changed, ChangedObject, Column, Connection, ConnectionFilter, Connections, Decider,
-        Difference, Effect, Failure, FailureKind, Filter, FlowDifference, Kind, Listing, ObjectDifference,
-        Observation, Outcome, Owner, OwnerKind, Party, Request, Response, Row, State, Status, Verdict,
+        self, BackendReport, Change, Changed, ChangedObject, Column, Connection, ConnectionFilter,
+        Connections, Decider, Difference, Effect, Event, Failure, FailureKind, Filter, FlowDifference,
+        HealthChange, Kind, Listing, ObjectDifference, Observation, Outcome, Owner, OwnerKind, Party,
+        Request, Response, RingChange, Row, ServiceReport, Setting, Simulation, Slots, State, Status,
+        Verdict,
     },
     source::Source,
 };

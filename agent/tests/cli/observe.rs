@@ -39,7 +39,9 @@ fn observe_hands_its_conditions_to_the_agent_and_names_the_rule() {
             ..Filter::default()
         };
         match request {
-            Request::Observe(filter) if filter == wanted => Response::Observed(Box::new(dropped())),
+            Request::Observe { filter, last: 0, follow: true } if filter == wanted => {
+                Response::Observed(Box::new(Event::Packet(Box::new(dropped()))))
+            }
             other => Response::Failed(Failure::new(FailureKind::Usage, format!("{other:?}"))),
         }
     });
@@ -67,4 +69,36 @@ fn observe_refuses_conditions_that_nothing_meets() {
     for args in [["--verdict", "denied"], ["--reason", "BAD_LUCK"], ["--pod", "web"]] {
         assert_eq!(status(&host.weir(&["observe", args[0], args[1]])), 2, "{args:?}");
     }
+}
+
+#[test]
+fn the_last_events_of_all_agents_come_in_their_order_and_end() {
+    let host = Host::new();
+    for (node, time) in [("a", "T03:00:02Z"), ("b", "T03:00:01Z"), ("c", "T03:00:03Z")] {
+        host.agent(node, move |request| {
+            assert!(matches!(request, Request::Observe { last: 2, follow: false, .. }), "{request:?}");
+            Response::Observed(Box::new(Event::Health(HealthChange {
+                time: time.to_owned(),
+                service: "demo/sql".into(),
+                backend: Party { address: "10.0.0.2".parse().unwrap(), port: 80, owner: None },
+                healthy: node == "a",
+                failure: (node != "a").then(|| "connection refused".into()),
+            })))
+        });
+    }
+
+    let compact = host.weir(&["observe", "--last", "2"]);
+    let json = host.weir(&["observe", "--last", "2", "-o", "json"]);
+
+    assert_eq!(
+        stdout(&compact),
+        "a: 03:00:02Z service demo/sql backend 10.0.0.2:80 HEALTHY\n\
+         c: 03:00:03Z service demo/sql backend 10.0.0.2:80 UNHEALTHY: connection refused\n"
+    );
+    assert_eq!((status(&compact), stderr(&compact)), (0, String::new()));
+    let last: serde_json::Value = serde_json::from_str(stdout(&json).lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["kind"], &last["healthy"], &last["agent"]),
+        (&json!("HealthChange"), &json!(false), &json!("c"))
+    );
 }

@@ -4,6 +4,7 @@ mod agent;
 mod get;
 mod observe;
 mod offline;
+mod service;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(super) use self::{
     get::{ConnectionArgs, Get, ListOutput, What},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
+    service::{Describe, DescribeOutput, DescribeService, DescribeWhat, Lb, LbWhat, Simulate},
 };
 
 use crate::cluster::Name;
@@ -50,6 +52,10 @@ pub(super) enum Command {
     Diff(Diff),
     /// List objects as they are in force.
     Get(Get),
+    /// Describe one object in full.
+    Describe(Describe),
+    /// Ask about the balancing of services.
+    Lb(Lb),
     /// Show how the agents and their datapaths are.
     Status(Status),
     /// Say why a connection is allowed or denied.

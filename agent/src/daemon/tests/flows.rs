@@ -13,7 +13,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// A service whose backends are the pod `db`, and one of another node.
-const SERVICE: &str = "\
+pub(super) const SERVICE: &str = "\
 apiVersion: v1
 kind: Service
 metadata: {name: sql, namespace: demo}
@@ -52,7 +52,7 @@ fn from_web(protocol: u8, frontend: &str, server: &str) -> Connection {
 }
 
 /// A host whose pods speak to each other through a service and past it.
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let host = Host::new();
     host.write(&format!("{CLUSTER}---\n{SERVICE}"));
     host.world().connections = vec![

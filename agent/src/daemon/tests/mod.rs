@@ -4,7 +4,9 @@ mod attach;
 mod change;
 mod fake;
 mod flows;
+mod health;
 mod restart;
+mod services;
 
 use std::{fs, path::PathBuf, sync::Arc};
 

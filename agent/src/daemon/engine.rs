@@ -13,6 +13,7 @@ use super::{
     enforcer::{EnforceError, Enforcer},
     events::Names,
     interfaces::{Network, Resolution},
+    refusal::{refusal, stays},
     state::{Directory, StateError},
 };
 use crate::{
@@ -299,21 +300,4 @@ pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Resul
     }
     let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
     built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
-}
-
-/// What is said of manifests that are refused.
-pub fn refusal(found: &Diagnostics, revision: u64) -> String {
-    let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-    let mut tally = count(found.errors(), "error");
-    if found.warnings() > 0 {
-        tally = format!("{tally}, {}", count(found.warnings(), "warning"));
-    }
-    format!("{}{tally}; nothing was applied ({})", found.render(false), stays(revision))
-}
-
-fn stays(revision: u64) -> String {
-    match revision {
-        0 => "no revision is active".to_owned(),
-        revision => format!("revision {revision} stays active"),
-    }
 }

@@ -23,6 +23,7 @@ mod listing;
 mod manifests;
 mod netlink;
 mod overlay;
+mod refusal;
 mod report;
 mod run;
 mod simulate;
@@ -32,8 +33,8 @@ mod state;
 mod tests;
 
 pub use self::{
-    engine::refusal,
     kernel::remove_pins,
     leftovers::{Leftovers, Places},
+    refusal::refusal,
     run::{AttachMode, Options, RunError, default_bpffs, default_pins, run},
 };

@@ -5,6 +5,7 @@
 //! not misread.
 
 mod connection;
+mod event;
 mod observation;
 mod request;
 mod response;
@@ -12,7 +13,7 @@ mod service;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{connection::*, observation::*, request::*, response::*, service::*};
+pub use self::{connection::*, event::*, observation::*, request::*, response::*, service::*};
 
 /// Version of the protocol; changes whenever a value below changes its meaning.
 pub const VERSION: u32 = 3;

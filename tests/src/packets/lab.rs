@@ -58,12 +58,9 @@ pub struct Lab {
 /// Packets by hook, and by the reason for which they were dropped, if they were.
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
-/// Sets of a flow table that is full now and then.
-const SETS: u32 = 512;
-
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
-    in_lab_of(SETS, name, manifest, test)
+    in_lab_of(512, name, manifest, test)
 }
 
 /// The same with flow tables of so many sets.

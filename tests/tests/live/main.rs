@@ -5,6 +5,7 @@ mod birth;
 mod births;
 mod damage;
 mod detach;
+mod health;
 mod hosts;
 mod input;
 mod policy;

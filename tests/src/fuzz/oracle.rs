@@ -13,7 +13,7 @@ use weir::datapath::{
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::FlowKey,
-    policy::Protocol,
+    policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
     reason::Reason,
 };
 
@@ -67,6 +67,10 @@ struct Flow {
     is_reply: bool,
     from_node: bool,
     masqueraded: bool,
+    /// Where the receiver is no pod of this node, it goes out by the uplink past the stack.
+    by_uplink: bool,
+    /// It goes to a socket of this node, from the node's own address.
+    by_loopback: bool,
     /// Interface of the receiver, where that is a pod of this node.
     receiver: Option<u32>,
     state: State,
@@ -218,11 +222,16 @@ impl Oracle {
         let Some(mut flow) = self.open(hook, packet, scope)? else { return Ok(None) };
         self.allow(packet, &flow)?;
         flow.receiver = self.interface(flow.to.dst);
-        if flow.masqueraded {
-            flow.receiver = None;
-        }
+        self.allot(packet, scope, &mut flow)?;
         let client = if flow.from_node { None } else { self.interface(here.src) };
-        let reply = Flow { to: here.back(), is_reply: true, receiver: client, ..flow };
+        let reply = Flow {
+            to: here.back(),
+            is_reply: true,
+            by_uplink: hook == Hook::FromUplink,
+            by_loopback: hook == Hook::ToUplink && self.is_own(here.dst),
+            receiver: client,
+            ..flow
+        };
         self.flows.insert((flow.to.back(), packet.protocol, flow.receiver.unwrap_or(0)), reply);
         self.flows.insert(key, flow);
         Ok(Some(Way { flow, is_translated: flow.to != here }))
@@ -234,12 +243,18 @@ impl Oracle {
         let mut flow = Flow {
             to: here,
             is_reply: false,
-            from_node: false,
+            from_node: matches!(hook, Hook::ToUplink | Hook::NodeToPod(_)),
             masqueraded: false,
+            by_uplink: false,
+            by_loopback: false,
             receiver: None,
             state: State::Opening,
         };
-        if hook == Hook::FromUplink {
+        let served = match hook {
+            Hook::ToPod(_) | Hook::NodeToPod(_) => None,
+            _ => self.serve(hook, packet, &mut flow),
+        };
+        if served.is_none() && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
             return Ok(None);
         }
         if packet.is_later() {
@@ -249,74 +264,97 @@ impl Oracle {
             return Err(Reason::IcmpUnrelated);
         }
         match hook {
-            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) => {
-                if self.interface(here.dst) != Some(ifindex) {
-                    return Err(Reason::UnknownEndpoint);
-                }
-                flow.from_node = matches!(hook, Hook::NodeToPod(_));
-                let is_own =
-                    self.pods.contains_key(&here.src) || self.datapath.node_addresses.contains(&here.src);
-                if !flow.from_node && (is_own || is_martian(here.src)) {
-                    return Err(Reason::InvalidSource);
-                }
-                return Ok(Some(flow));
+            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
+                return Err(Reason::UnknownEndpoint);
+            }
+            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
+                return Err(Reason::InvalidSource);
             }
             Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
             Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
                 return Err(Reason::InvalidDestination);
             }
-            Hook::FromPod(_) => {}
-            _ => flow.from_node = true,
+            _ => {}
         }
-        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        if flow.from_node && !self.datapath.frontends.contains_key(&to) {
-            return Ok(None);
-        }
-        match self.datapath.serve(&Call { from: here.src, sport: here.sport, to }) {
-            Verdict::Pass => {}
-            Verdict::Drop if self.datapath.frontends.contains_key(&to) => {
-                return Err(Reason::ServiceNoBackend);
-            }
-            Verdict::Drop => return Err(Reason::ServiceUnallocated),
-            Verdict::Reject if self.datapath.frontends.contains_key(&to) => {
-                return Err(Reason::ServiceNoBackend);
-            }
-            Verdict::Reject => return Err(Reason::ServicePortUnknown),
-            Verdict::Dnat(choice) => {
-                let slot = slot(packet) as usize % choice.ring.len();
-                let backend = choice.ring.at(slot);
-                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
-                if backend.address == here.src {
-                    flow.to.src = self.node_address(here.src);
-                }
-            }
-        }
-        let is_inside = self.datapath.inside.iter().any(|net| net.contains(&IpNet::from(flow.to.dst)));
-        flow.masqueraded = !flow.from_node
-            && self.datapath.masquerade
-            && !self.pods.contains_key(&flow.to.dst)
-            && !is_inside;
-        if flow.masqueraded {
-            self.allot(packet, scope, &mut flow)?;
+        served.unwrap_or(Ok(()))?;
+        let is_inside = self.datapath.inside.keys().any(|net| net.contains(&IpNet::from(flow.to.dst)));
+        let leaves = self.datapath.masquerade && !self.pods.contains_key(&flow.to.dst) && !is_inside;
+        if matches!(hook, Hook::FromPod(_)) && leaves {
+            (flow.masqueraded, flow.by_uplink) = (true, true);
         }
         Ok(Some(flow))
+    }
+
+    /// Whether an address may be that of somebody elsewhere.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+        !self.pods.contains_key(&address) && !self.is_own(address) && !is_martian(address) && !is_service
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.datapath.node_addresses.contains(&address)
+    }
+
+    /// Sends a flow to a backend of the service that it is for; `None`: it is for none.
+    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Option<Result<(), Reason>> {
+        let here = ends(packet);
+        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
+        let from = if flow.from_node { self.node_address(here.src) } else { here.src };
+        let frontend = self.datapath.frontends.get(&to);
+        let opens = match packet.protocol {
+            TCP => packet.tcp_flags & (SYN | ACK) == SYN,
+            _ => packet.kind != Kind::EchoReply,
+        };
+        if frontend.is_none()
+            && (self.pods.contains_key(&here.dst) || !opens && !matches!(hook, Hook::FromPod(_)))
+        {
+            return None;
+        }
+        Some(Err(match (self.datapath.serve(&Call { from, sport: here.sport, to }), frontend) {
+            (Verdict::Pass, _) => return None,
+            (Verdict::Drop, None) => Reason::ServiceUnallocated,
+            (Verdict::Drop, Some(service)) => {
+                let is_allowed = service.source_ranges.is_empty()
+                    || service.source_ranges.iter().any(|range| range.contains(&here.src));
+                if is_allowed { Reason::ServiceNotLocal } else { Reason::SourceRange }
+            }
+            (Verdict::Reject, None) => Reason::ServicePortUnknown,
+            (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
+            (Verdict::Dnat(choice), _) => {
+                let backend = choice.ring.at(slot(packet) as usize % choice.ring.len());
+                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
+                if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
+                    flow.by_loopback = flow.from_node;
+                } else {
+                    flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
+                    flow.by_uplink = flow.masqueraded || flow.from_node;
+                }
+                return Some(Ok(()));
+            }
+        }))
     }
 }
 
 impl Oracle {
-    /// The node's address and a port that no other flow to the same receiver has; the programs' own order.
+    /// A source port by which the flow's answers are told from those of every other; the programs' own order.
     fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
         const FIRST: u32 = 61000;
         const PORTS: u32 = 65536 - FIRST;
-        flow.to.src = self.node_address(flow.to.dst);
-        let taken = |to: &Ends| self.flows.contains_key(&(to.back(), packet.protocol, 0));
-        if packet.protocol == 132 {
-            return if taken(&flow.to) { Err(Reason::NoFreePort) } else { Ok(()) };
+        if flow.masqueraded {
+            flow.to.src = self.node_address(flow.to.dst);
         }
+        let is_free = |to: &Ends| {
+            let back = self.flows.get(&(to.back(), packet.protocol, flow.receiver.unwrap_or(0)));
+            back.is_none_or(|back| back.to == ends(packet).back())
+        };
         let first = hash(packet, scope) as u32 % PORTS;
         for step in 0..16 {
-            flow.to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
-            if !taken(&flow.to) {
+            let mut to = flow.to;
+            if step > 0 || flow.masqueraded {
+                to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
+            }
+            if is_free(&to) {
+                flow.to = to;
                 return Ok(());
             }
         }
@@ -349,24 +387,26 @@ impl Oracle {
     }
 
     fn hand_over(&self, hook: Hook, packet: &Packet, flow: &Flow, change: Change) -> Expected {
-        let leaves = flow.masqueraded && !flow.is_reply;
+        const LOOPBACK: Option<[u8; 6]> = Some([0; 6]);
+        let redirected = |change| Expected::Passed { redirected: true, change };
         match hook {
             Hook::ToPod(_) | Hook::NodeToPod(_) => Expected::Passed { redirected: false, change },
             Hook::ToUplink if change.is_none() => Expected::PASS,
-            Hook::ToUplink => {
-                let mac = flow.receiver.map(|_| self.mac(flow.to.dst));
-                Expected::Passed { redirected: true, change: Change { mac, ..change } }
+            Hook::ToUplink if flow.receiver.is_some() => {
+                redirected(Change { mac: Some(self.mac(flow.to.dst)), ..change })
             }
-            _ if packet.hops <= 1 && (flow.receiver.is_some() || flow.masqueraded) => Expected::PASS,
+            Hook::ToUplink if flow.by_uplink => redirected(change),
+            _ if packet.hops <= 1 && (flow.receiver.is_some() || flow.by_uplink) => {
+                // The stack would take it for a packet to the node.
+                if self.is_own(packet.dst) { Expected::Dropped(Reason::TtlExceeded) } else { Expected::PASS }
+            }
             _ if flow.receiver.is_some() => {
                 let mac = Some(self.mac(flow.to.dst));
-                Expected::Passed { redirected: true, change: Change { mac, takes_hop: true, ..change } }
+                redirected(Change { mac, takes_hop: true, ..change })
             }
             // The next router's address is found by the kernel.
-            _ if leaves => Expected::Passed {
-                redirected: true,
-                change: Change { takes_hop: true, any_mac: true, ..change },
-            },
+            _ if flow.by_uplink => redirected(Change { takes_hop: true, any_mac: true, ..change }),
+            _ if flow.by_loopback => redirected(Change { mac: LOOPBACK, ..change }),
             _ => Expected::Passed { redirected: false, change },
         }
     }

@@ -2,6 +2,7 @@
 //! programs built (`cargo xtask test` sees to both).
 
 mod birth;
+mod births;
 mod damage;
 mod detach;
 mod health;
@@ -10,3 +11,4 @@ mod input;
 mod policy;
 mod restart;
 mod services;
+mod swap;

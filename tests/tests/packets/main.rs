@@ -2,7 +2,10 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
+mod exposed;
 mod extensions;
+mod external;
 mod flows;
 mod fragments;
 mod frames;
@@ -12,6 +15,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

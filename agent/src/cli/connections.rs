@@ -16,6 +16,9 @@ use crate::protocol::{Connection, ConnectionFilter, Connections, Decider, Party,
 /// Connections that are shown unless more are asked for.
 const LIMIT: usize = 1000;
 
+/// Connections that one of several agents is asked for: their answer has to fit into a line of the protocol.
+const MOST: usize = 65_536;
+
 /// `weir get connections`.
 pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
     if args.name.is_some() {
@@ -36,13 +39,25 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
         address: wanted.address,
         limit,
     };
-    let request = Request::Connections(filter);
+    let request = Request::Connections(match agents.len() {
+        1 => filter.clone(),
+        // The rest of what is asked for, only both ends together know.
+        _ => ConnectionFilter {
+            pod: filter.pod.clone(),
+            protocol: filter.protocol.clone(),
+            limit: Some(MOST),
+            ..ConnectionFilter::default()
+        },
+    });
     let (answers, answered) = client::read_all(&agents, &request, |response| match response {
         Response::Connections(connections) => Ok(connections),
         other => Err(Error::unexpected(&other)),
     });
     let nodes = answers.len();
-    let Connections { items, total } = merge(answers.into_iter().map(|(_, connections)| connections), limit);
+    let Connections { items, total } = match answers.len() {
+        1 if agents.len() == 1 => answers.into_iter().next().map(|(_, found)| found).unwrap_or_default(),
+        _ => merge(answers.into_iter().map(|(_, connections)| connections), &filter),
+    };
     match args.output {
         ListOutput::Json => print(&json(&list(&items)))?,
         ListOutput::Yaml => print(&yaml(&list(&items)))?,
@@ -55,13 +70,11 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
     answered.map(|()| 0)
 }
 
-/// The connections of several nodes, each once: what leaves one node for another is in the tables of both, by the
+/// The connections of several nodes that are wanted, each once: what leaves one node for another is in the tables of both, by the
 /// same source and server.
-fn merge(lists: impl Iterator<Item = Connections>, limit: Option<usize>) -> Connections {
-    let mut total = 0;
+fn merge(lists: impl Iterator<Item = Connections>, filter: &ConnectionFilter) -> Connections {
     let mut merged = BTreeMap::new();
     for list in lists {
-        total += list.total;
         for connection in list.items {
             let source = connection.masqueraded.as_ref().unwrap_or(&connection.client);
             let end = |party: &Party| (party.address, party.port);
@@ -69,16 +82,16 @@ fn merge(lists: impl Iterator<Item = Connections>, limit: Option<usize>) -> Conn
             match merged.entry(key) {
                 std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(connection)),
                 std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    total -= 1;
                     let other = entry.insert(connection);
                     unite(entry.get_mut(), other);
                 }
             }
         }
     }
-    let mut items: Vec<_> = merged.into_values().collect();
+    let mut items: Vec<_> = merged.into_values().filter(|connection| filter.matches(connection)).collect();
+    let total = items.len();
     items.sort_by_key(|connection| (connection.idle, Reverse(connection.expires_in)));
-    items.truncate(limit.unwrap_or(usize::MAX));
+    items.truncate(filter.limit.unwrap_or(usize::MAX));
     Connections { items, total }
 }
 
@@ -154,7 +167,10 @@ fn table(connections: &[Connection], several: bool, wide: bool) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Owner, OwnerKind, State};
+    use crate::{
+        cluster::Name,
+        protocol::{Owner, OwnerKind, State},
+    };
 
     fn party(address: &str, owner: Option<(OwnerKind, &str)>) -> Party {
         let owner = owner.map(|(kind, name)| Owner { kind, name: name.to_owned() });
@@ -190,8 +206,11 @@ mod tests {
 
     #[test]
     fn what_two_nodes_know_of_one_connection_is_one_row() {
+        // Only the client's node knows that it goes through the service.
+        let sql = Name { namespace: "demo".into(), name: "sql".into() };
+        let through_sql = ConnectionFilter { service: Some(sql), ..ConnectionFilter::default() };
         for nodes in [["a", "b"], ["b", "a"]] {
-            let merged = merge(nodes.map(|node| connections(vec![seen_by(node)])).into_iter(), None);
+            let merged = merge(nodes.map(|node| connections(vec![seen_by(node)])).into_iter(), &through_sql);
 
             assert_eq!((merged.total, merged.items.len()), (1, 1));
             let text = table(&merged.items, true, true).to_string();
@@ -234,7 +253,10 @@ mod tests {
             })
             .collect();
 
-        let merged = merge(std::iter::once(connections(items)), Some(2));
+        let merged = merge(
+            std::iter::once(connections(items)),
+            &ConnectionFilter { limit: Some(2), ..ConnectionFilter::default() },
+        );
 
         assert_eq!(merged.total, 5);
         assert_eq!(merged.items.iter().map(|one| one.client.port).collect::<Vec<_>>(), [104, 103]);

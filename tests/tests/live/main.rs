@@ -9,3 +9,4 @@ mod input;
 mod policy;
 mod restart;
 mod services;
+mod swap;

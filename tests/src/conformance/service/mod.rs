@@ -1,12 +1,14 @@
 //! Service cases: [`run`] has every packet answered by the compiled datapath's own model, [`run_on`] sends packets.
 
 mod case;
+mod documents;
 mod fabric;
 mod node;
 mod testbed;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +30,7 @@ use self::{
     case::{Case, Others},
     node::NodeModel,
 };
-pub(in crate::conformance) use self::{fabric::Fabric, traffic::run_on};
+pub(in crate::conformance) use self::{fabric::Fabric, traffic::run_on, wire::Wire};
 
 /// What a case came to.
 #[derive(Debug, Default)]

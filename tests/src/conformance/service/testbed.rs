@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde_json::Value;
 use weir::cluster::Cluster;
 use weir_common::policy::Protocol;
 
@@ -29,6 +30,8 @@ pub(in crate::conformance) trait Testbed {
 pub(in crate::conformance) struct State<'a> {
     /// The cluster, the case's configuration in it.
     pub(super) cluster: &'a Cluster,
+    /// The manifests that say the same.
+    pub(super) documents: &'a [Value],
 }
 
 /// What became of a packet.

@@ -15,6 +15,7 @@ use weir_common::policy::Protocol;
 use super::{
     Report,
     case::{self, Case, Others},
+    documents,
     testbed::{Fate, State, Testbed},
 };
 use crate::packets::Ends;
@@ -36,8 +37,11 @@ pub(in crate::conformance) fn run_on(bed: &mut dyn Testbed, directory: &Path) ->
     for (number, step) in case.steps.iter().enumerate() {
         let name = format!("step {number} ({})", step.title);
         runner.open_flows(&name, &step.flows)?;
-        runner.cluster = super::cluster(&directory.join(&step.cluster), &case.config)?;
-        runner.bed.enforce(&State { cluster: &runner.cluster }, number == 0).context(name.clone())?;
+        let path = directory.join(&step.cluster);
+        runner.cluster = super::cluster(&path, &case.config)?;
+        let documents = documents::read(&path, &case.config)?;
+        let state = State { cluster: &runner.cluster, documents: &documents };
+        runner.bed.enforce(&state, number == 0).context(name.clone())?;
         runner.run(&name, step)?;
     }
     Ok(runner.report)

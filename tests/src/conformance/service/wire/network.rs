@@ -240,4 +240,3 @@ fn alone(address: IpAddr) -> String {
 fn text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
-

@@ -70,7 +70,8 @@ impl Tap {
     /// Learns of new interfaces.
     pub(super) fn refresh(&mut self) -> Result<()> {
         self.links = netns::within(ENDS, || {
-            let links = getifaddrs()?.filter_map(|link| Some((link.interface_name, *link.address?.as_link_addr()?)));
+            let links =
+                getifaddrs()?.filter_map(|link| Some((link.interface_name, *link.address?.as_link_addr()?)));
             Ok(links.collect())
         })?;
         Ok(())

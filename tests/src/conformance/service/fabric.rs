@@ -8,6 +8,7 @@ use weir::{
     compile::Numbers,
     datapath::{Datapath, Network},
     kernel::Program,
+    plan::Interface,
 };
 use weir_common::{
     policy::Protocol,
@@ -206,7 +207,7 @@ impl Fabric {
         Ok(progress)
     }
 
-    fn step<'a>(&'a self, hop: Hop<'a>, frame: Vec<u8>) -> anyhow::Result<Progress<'a>> {
+    fn step<'a>(&'a self, hop: Hop<'a>, mut frame: Vec<u8>) -> anyhow::Result<Progress<'a>> {
         let dst = read_tuple(&frame).dst;
         let (member, program, at, mark) = match hop {
             Hop::Stack(member, ingress) => {
@@ -219,7 +220,8 @@ impl Fabric {
                 });
             }
             Hop::FromPod(member) => {
-                let ifindex = member.machine.interface(&read_tuple(&frame).src)?.ifindex;
+                let &Interface { ifindex, mac } = member.machine.interface(&read_tuple(&frame).src)?;
+                frame[6..12].copy_from_slice(&mac);
                 (member, Program::FromPod, At { ifindex, ingress: ifindex }, 0)
             }
             Hop::FromWire(member) => {

@@ -1,10 +1,17 @@
 //! The manifests of a step, with the case's configuration.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use weir::manifest;
+use weir::{
+    cluster::{Cluster, Objects},
+    manifest,
+};
 
 use super::case;
 
@@ -35,6 +42,33 @@ pub(super) fn read(path: &Path, config: &case::Config) -> anyhow::Result<Vec<Val
         },
     }));
     Ok(documents)
+}
+
+/// Lets the pods live on that flows of the step before go to: those are about endpoints that leave their service, and
+/// nothing goes to a pod that is gone.
+pub(super) fn keep_servers(documents: &mut Vec<Value>, before: Vec<Value>, flows: &[case::Flow]) {
+    let servers: Vec<SocketAddr> =
+        flows.iter().filter_map(|flow| flow.established_with.parse().ok()).collect();
+    let known: BTreeSet<_> = documents.iter().map(key).collect();
+    let is_server = |document: &Value| {
+        let address: Option<IpAddr> = document["status"]["podIP"].as_str().and_then(|text| text.parse().ok());
+        document["kind"] == "Pod" && servers.iter().any(|server| Some(server.ip()) == address)
+    };
+    let gone = before.into_iter().filter(|document| is_server(document) && !known.contains(&key(document)));
+    documents.extend(gone);
+}
+
+/// The cluster that documents describe.
+pub(super) fn cluster(documents: &[Value]) -> anyhow::Result<Cluster> {
+    let mut objects = Objects::default();
+    let read = manifest::from_text("documents", &text(documents));
+    objects.insert_all(read.map_err(crate::conformance::refused)?);
+    objects.build().map_err(crate::conformance::refused)
+}
+
+/// The manifest of some documents.
+pub(super) fn text<'a>(documents: impl IntoIterator<Item = &'a Value>) -> String {
+    documents.into_iter().map(|document| format!("---\n{document}\n")).collect()
 }
 
 /// What an object is known by.

@@ -164,6 +164,8 @@ impl Fabric {
             Fate::Reject
         } else if tuple == *ends {
             Fate::Pass
+        } else if place == Place::Outside {
+            Fate::Wrong(format!("leaves the cluster as {tuple:?}"))
         } else {
             let backend = SocketAddr::new(tuple.dst, tuple.dport);
             let source = SocketAddr::new(tuple.src, tuple.sport);

@@ -34,12 +34,15 @@ pub(in crate::conformance) fn run_on(bed: &mut dyn Testbed, directory: &Path) ->
     let expect = std::fs::read(directory.join("expect.json")).context("expect.json")?;
     let case: Case = serde_json::from_slice(&expect).context("expect.json")?;
     let mut runner = Runner { bed, cluster: Cluster::default(), report: Report::default() };
+    let mut documents = Vec::new();
     for (number, step) in case.steps.iter().enumerate() {
         let name = format!("step {number} ({})", step.title);
         runner.open_flows(&name, &step.flows)?;
-        let path = directory.join(&step.cluster);
-        runner.cluster = super::cluster(&path, &case.config)?;
-        let documents = documents::read(&path, &case.config)?;
+        let before = documents;
+        documents = documents::read(&directory.join(&step.cluster), &case.config)?;
+        documents::keep_servers(&mut documents, before, &step.flows);
+        runner.cluster = documents::cluster(&documents)?;
+        runner.cluster.config.pods_unknown = !case.config.detect_local;
         let state = State { cluster: &runner.cluster, documents: &documents };
         runner.bed.enforce(&state, number == 0).context(name.clone())?;
         runner.run(&name, step)?;

@@ -23,7 +23,7 @@ use self::{
     tap::{Heard, Seen, Tap},
 };
 use super::{
-    documents::key,
+    documents::{key, text},
     testbed::{Fate, State, Testbed},
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Wire {
 impl Running {
     fn start(step: &State<'_>) -> Result<Self> {
         let nodes = step.documents.iter().filter(|document| document["kind"] == "Node");
-        watched("nodes.yaml", &manifest(nodes));
+        watched("nodes.yaml", &text(nodes));
         let network = Network::build(step.cluster)?;
         let start = |node: &network::Node| Agent::start(&node.name, &node.netns, &[]);
         let agents = network.nodes.iter().map(start).collect();
@@ -183,10 +183,11 @@ impl Running {
         })?;
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
-            let mut number = [0; 2];
-            while let Ok((2, from)) = listener.recv_from(&mut number) {
+            let mut number = [0; 4];
+            while let Ok((4, from)) = listener.recv_from(&mut number) {
+                let number = u32::from_be_bytes(number);
                 let is_it = |attempt: &&mut Attempt| {
-                    attempt.ends.sport.to_be_bytes() == number && attempt.ends.src == from.ip()
+                    u32::from(attempt.ends.sport) == number && attempt.ends.src == from.ip()
                 };
                 if let Some(attempt) = attempts.iter_mut().find(is_it) {
                     attempt.fate = Some(Fate::Pass);
@@ -344,14 +345,10 @@ fn progress(mut done: impl Iterator<Item = bool>) -> Heard {
 
 /// `weir apply` or `weir delete` of these objects to every agent.
 fn tell<'a>(command: &str, documents: impl Iterator<Item = &'a Value>) -> Result<()> {
-    let text = manifest(documents);
+    let text = text(documents);
     if !text.is_empty() {
         let answer = weir(&[command, "-f", &file("change.yaml", &text)]);
         ensure!(answer.status == 0, "weir {command} exits with {}: {}", answer.status, answer.err);
     }
     Ok(())
-}
-
-fn manifest<'a>(documents: impl Iterator<Item = &'a Value>) -> String {
-    documents.map(|document| format!("---\n{document}\n")).collect()
 }

@@ -24,7 +24,7 @@ pub(super) enum Kind {
 /// A packet that carries the number `id`.
 pub(super) fn probe(ends: &Ends, by: Protocol, kind: Kind, id: u16) -> Vec<u8> {
     let mut frame = match (by, kind) {
-        (Protocol::Udp, _) => ends.udp(&id.to_be_bytes()),
+        (Protocol::Udp, _) => ends.udp(&u32::from(id).to_be_bytes()),
         (_, Kind::First) => frame(ends, by, true),
         (_, Kind::Answer) => frame(ends, by, false),
         (_, Kind::Later) => later(ends, by),
@@ -50,7 +50,7 @@ pub(super) fn syn_ack(syn: &[u8]) -> Vec<u8> {
 /// The number in a packet.
 pub(super) fn id(frame: &[u8], by: Protocol) -> u16 {
     match by {
-        Protocol::Udp => (word(frame, 8) >> 16) as u16,
+        Protocol::Udp => word(frame, 8) as u16,
         Protocol::Tcp | Protocol::Sctp => word(frame, 4) as u16,
         Protocol::Echo => (word(frame, 4) >> 16) as u16,
     }

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod doors;
 mod exposed;
 mod extensions;
 mod external;

@@ -4,18 +4,16 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::Context as _;
-use weir::{
-    compile::Numbers,
-    datapath::{Datapath, Network},
-    kernel::Program,
-    plan::Interface,
-};
+use weir::{compile::Numbers, datapath::Network, kernel::Program, plan::Interface};
 use weir_common::{
     policy::Protocol,
     state::{MARK_JUDGED, events},
 };
 
-use super::testbed::{Fate, State, Testbed};
+use super::{
+    hop::{Hop, Member, Place, Progress},
+    testbed::{Fate, State, Testbed},
+};
 use crate::{
     conformance::loaded::{
         machine::{Machine, Passage},
@@ -35,47 +33,6 @@ pub(in crate::conformance) struct Fabric {
     numbers: BTreeMap<String, Numbers>,
     network: Network,
     machines: BTreeMap<String, Machine>,
-}
-
-/// A node with what it enforces.
-#[derive(Clone, Copy)]
-struct Member<'a> {
-    name: &'a str,
-    datapath: &'a Datapath,
-    machine: &'a Machine,
-}
-
-/// Where a packet may begin and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place<'a> {
-    /// In a pod: the one that has the address.
-    Pod,
-    /// On a node itself.
-    Node(&'a str),
-    /// Beyond the cluster.
-    Outside,
-}
-
-/// What a packet meets next.
-#[derive(Clone, Copy)]
-enum Hop<'a> {
-    /// It comes out of the pod that its source address says.
-    FromPod(Member<'a>),
-    /// It comes in by the uplink.
-    FromWire(Member<'a>),
-    /// The node routes what came in by this interface, or what it sends itself (0).
-    Stack(Member<'a>, u32),
-    /// It is about to enter the pod that its destination address says; with its mark.
-    ToPod(Member<'a>, u32, u32),
-    /// It is about to leave by the uplink.
-    ToWire(Member<'a>, u32),
-}
-
-/// How far a packet is.
-enum Progress<'a> {
-    On(Hop<'a>, Vec<u8>),
-    Arrived(Place<'a>, Vec<u8>),
-    Lost(String),
 }
 
 impl Testbed for Fabric {

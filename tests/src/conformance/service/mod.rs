@@ -3,6 +3,7 @@
 mod case;
 mod documents;
 mod fabric;
+mod hop;
 mod node;
 mod testbed;
 #[cfg(test)]

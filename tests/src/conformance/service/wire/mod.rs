@@ -1,6 +1,7 @@
 //! Agents on nodes of their own. Clients and backends are ends of interfaces: what comes out of a node is read off
 //! them frame by frame, and answered from there. The node's own clients are sockets.
 
+mod attempt;
 mod network;
 mod probe;
 mod sockets;
@@ -15,12 +16,13 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir_common::{header::tcp_flags, policy::Protocol};
+use weir_common::policy::Protocol;
 
 use self::{
-    network::{Mac, Network, WORLD, WORLD_MAC},
-    probe::{Kind, flags, id, is, is_icmp_error, probe},
-    tap::{Heard, Seen, Tap},
+    attempt::{Attempt, Place, checked, progress},
+    network::{Network, WORLD, WORLD_MAC},
+    probe::{Kind, is, probe},
+    tap::{Heard, Tap},
 };
 use super::{
     documents::{key, text},
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     live::{Agent, file, netns, watched, weir},
-    packets::{Ends, is_port_unreachable, read_tuple, wrong_checksums},
+    packets::{Ends, read_tuple},
 };
 
 /// Silence that says that nothing more comes.
@@ -46,25 +48,6 @@ struct Running {
     network: Network,
     tap: Tap,
     _agents: Vec<Agent>,
-}
-
-/// Where frames come from and go to: an interface, and the MAC addresses of its two sides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    interface: String,
-    mac: Mac,
-    next_hop: Mac,
-}
-
-/// A connection under way.
-struct Attempt {
-    ends: Ends,
-    sent: Vec<u8>,
-    fate: Option<Fate>,
-    /// Where its first packet arrived; none for one that a node's own stack got.
-    server: Option<Place>,
-    /// Whether the answer to the last packet came.
-    is_answered: bool,
 }
 
 impl Testbed for Wire {
@@ -175,7 +158,7 @@ impl Running {
         }
         self.tap.listen(QUIET, |seen| {
             for attempt in attempts.iter_mut() {
-                if self.hears(attempt, client, protocol, to_itself, seen) {
+                if attempt.hears(&self.network, client, protocol, to_itself, seen) {
                     break;
                 }
             }
@@ -195,68 +178,6 @@ impl Running {
             }
         }
         Ok(())
-    }
-
-    /// Takes note of a frame if it tells what became of the first packet of an attempt.
-    fn hears(
-        &self,
-        attempt: &mut Attempt,
-        client: &Place,
-        protocol: Protocol,
-        to_itself: bool,
-        seen: &Seen,
-    ) -> bool {
-        let Seen { interface, outgoing, frame } = seen;
-        let (is_back, ends) = (*interface == client.interface && !outgoing, attempt.ends);
-        if is_icmp_error(frame) {
-            let is_it = is_back && attempt.fate.is_none() && is_port_unreachable(frame, &attempt.sent);
-            if is_it {
-                attempt.fate = Some(checked(frame, Fate::Reject));
-            }
-            return is_it;
-        }
-        if !is(frame, protocol) {
-            return false;
-        }
-        let tuple = read_tuple(frame);
-        if protocol == Protocol::Tcp && flags(frame) & tcp_flags::RST != 0 {
-            // The answer of a node on which nobody listens, be it the backend or the one asked.
-            let is_it = is_back && tuple == ends.back();
-            match &attempt.fate {
-                _ if !is_it => {}
-                None if to_itself => attempt.fate = Some(Fate::Pass),
-                None => attempt.fate = Some(Fate::Wrong("reset".to_owned())),
-                Some(_) => attempt.is_answered = true,
-            }
-            return is_it;
-        }
-        if attempt.fate.is_some() || id(frame, protocol) != ends.sport || tuple == ends.back() {
-            return false;
-        }
-        let dnat = Fate::Dnat {
-            backend: SocketAddr::new(tuple.dst, tuple.dport),
-            source: SocketAddr::new(tuple.src, tuple.sport),
-        };
-        let end = self.network.pods.iter().find(|end| end.name == *interface);
-        let (fate, server) = match end {
-            _ if *outgoing => {
-                let node = self.network.nodes.iter().find(|node| node.port == *interface);
-                if tuple == ends || !node.is_some_and(|node| node.addresses.contains(&tuple.dst)) {
-                    return false;
-                }
-                (dnat, None)
-            }
-            Some(end) if end.addresses.contains(&tuple.dst) => {
-                let place = Place { interface: interface.clone(), mac: end.mac, next_hop: end.next_hop };
-                (dnat, Some(place))
-            }
-            Some(_) => (Fate::Wrong(format!("{tuple:?} arrives at {interface}")), None),
-            None if *interface == WORLD && tuple == ends => (Fate::Pass, None),
-            None if *interface == WORLD => (Fate::Wrong(format!("leaves as {tuple:?}")), None),
-            None => return false,
-        };
-        (attempt.fate, attempt.server) = (Some(checked(frame, fate)), server);
-        true
     }
 
     /// Lets backends answer; each answer has to come back to where the client sent to.
@@ -314,33 +235,6 @@ impl Running {
         let frame = [&from.next_hop[..], &from.mac, &frame[12..]].concat();
         self.tap.send(&from.interface, &frame)
     }
-}
-
-impl Attempt {
-    fn new(ends: Ends, protocol: Protocol, kind: Kind) -> Self {
-        let sent = probe(&ends, protocol, kind, ends.sport);
-        Self { ends, sent, fate: None, server: None, is_answered: false }
-    }
-
-    /// The packet as it arrived, of a connection that goes well.
-    fn there(&self) -> Option<Ends> {
-        let Some(Fate::Dnat { backend, source }) = &self.fate else { return None };
-        Some(Ends { src: source.ip(), sport: source.port(), dst: backend.ip(), dport: backend.port() })
-    }
-
-    fn fate(self) -> Fate {
-        self.fate.unwrap_or_else(|| Fate::Drop("silence".to_owned()))
-    }
-}
-
-/// A fate, if the frame that tells of it is whole.
-fn checked(frame: &[u8], fate: Fate) -> Fate {
-    let wrong = wrong_checksums(frame);
-    if wrong.is_empty() { fate } else { Fate::Wrong(format!("{fate:?}, but {wrong:?}")) }
-}
-
-fn progress(mut done: impl Iterator<Item = bool>) -> Heard {
-    if done.all(|done| done) { Heard::Last } else { Heard::More }
 }
 
 /// `weir apply` or `weir delete` of these objects to every agent.

@@ -17,7 +17,8 @@ use nix::{
 use weir_common::{header::tcp_flags, policy::Protocol};
 
 use super::{
-    Place, QUIET, Running, checked,
+    QUIET, Running,
+    attempt::{Place, checked},
     probe::{flags, is, syn_ack},
     tap::Heard,
 };

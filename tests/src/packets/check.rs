@@ -4,7 +4,9 @@ use std::{net::IpAddr, ops::Range};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4, icmpv6};
 
-use super::Ends;
+use weir_common::header::protocol;
+
+use super::{Ends, build::crc32c, l4_offset};
 
 const ETH_LEN: usize = 14;
 
@@ -40,6 +42,7 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
     Ends { src, dst, sport, dport }
 }
 
+<<<<<<< HEAD
 /// Whether a frame says that the port of another one is unreachable, which it quotes, to its sender.
 pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
@@ -60,6 +63,9 @@ pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
 }
 
 /// The checksums of a frame that etherparse computes otherwise. A UDP checksum of zero means none in IPv4.
+=======
+/// The checksums of a frame that etherparse, or for SCTP [`crc32c`], computes otherwise. A UDP checksum of zero means none in IPv4.
+>>>>>>> main
 pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     let payload = headers.payload.slice();
@@ -99,6 +105,16 @@ pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
             _ => {}
         },
         _ => panic!("no IP packet"),
+    }
+    let number = if frame[14] >> 4 == 4 { frame[23] } else { frame[20] };
+    if number == protocol::SCTP {
+        let mut segment = frame[l4_offset(frame)..].to_vec();
+        let is = u32::from_le_bytes(segment[8..12].try_into().expect("four bytes"));
+        segment[8..12].fill(0);
+        let expected = crc32c(&segment);
+        if is != expected {
+            found.push(format!("SCTP: {is:#010x} instead of {expected:#010x}"));
+        }
     }
     found
 }

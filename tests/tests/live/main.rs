@@ -3,7 +3,11 @@
 
 mod backends;
 mod birth;
+<<<<<<< HEAD
 mod collisions;
+=======
+mod births;
+>>>>>>> main
 mod damage;
 mod detach;
 mod hosts;

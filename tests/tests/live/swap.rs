@@ -72,8 +72,8 @@ fn ten_thousand_swaps_show_no_packet_both_versions_or_neither() {
             let mut load = Load::open(&live);
             let progress = &progress;
             let node = live.netns("node-1");
-            let committing = scope
-                .spawn(move || netns::within(node, || Ok(swap(&versions, &interfaces, progress))).unwrap());
+            let committing =
+                scope.spawn(move || netns::within(node, || swap(&versions, &interfaces, progress)).unwrap());
             while progress.done.load(Ordering::SeqCst) == 0 && !committing.is_finished() {
                 thread::yield_now();
             }
@@ -88,9 +88,13 @@ fn ten_thousand_swaps_show_no_packet_both_versions_or_neither() {
 }
 
 /// Commits the versions in turn.
-fn swap(versions: &[String; 2], interfaces: &BTreeMap<IpAddr, Interface>, progress: &Progress) {
+fn swap(
+    versions: &[String; 2],
+    interfaces: &BTreeMap<IpAddr, Interface>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let mut kernel = Kernel::open(
-        &object().unwrap(),
+        &object()?,
         &Options {
             pins: "/sys/fs/bpf/weir/node-1".into(),
             sizes: Sizes::default(),
@@ -98,16 +102,16 @@ fn swap(versions: &[String; 2], interfaces: &BTreeMap<IpAddr, Interface>, progre
             attach_mode: None,
             events: 0,
         },
-    )
-    .unwrap();
+    )?;
     let mut numbers = Numbers::default();
     let datapaths = versions.each_ref().map(|manifest| datapath(manifest, &mut numbers));
     for number in 0..=SWAPS / u64::from(SERVERS) {
         progress.started.store(number, Ordering::SeqCst);
-        kernel.commit(&datapaths[(number % 2) as usize], interfaces).unwrap();
+        kernel.commit(&datapaths[(number % 2) as usize], interfaces)?;
         progress.done.store(number, Ordering::SeqCst);
     }
     progress.ended.store(true, Ordering::SeqCst);
+    Ok(())
 }
 
 fn datapath(manifest: &str, numbers: &mut Numbers) -> Datapath {

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod doors;
+mod capacity;
 mod exposed;
 mod extensions;
 mod external;
@@ -15,6 +16,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

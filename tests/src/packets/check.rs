@@ -3,7 +3,6 @@
 use std::{net::IpAddr, ops::Range};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4, icmpv6};
-
 use weir_common::header::protocol;
 
 use super::{Ends, build::crc32c, l4_offset};
@@ -42,7 +41,6 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
     Ends { src, dst, sport, dport }
 }
 
-<<<<<<< HEAD
 /// Whether a frame says that the port of another one is unreachable, which it quotes, to its sender.
 pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
@@ -62,10 +60,7 @@ pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
     says_so && read_tuple(frame).dst == read_tuple(sent).src && is_same(addresses) && is_same(start)
 }
 
-/// The checksums of a frame that etherparse computes otherwise. A UDP checksum of zero means none in IPv4.
-=======
 /// The checksums of a frame that etherparse, or for SCTP [`crc32c`], computes otherwise. A UDP checksum of zero means none in IPv4.
->>>>>>> main
 pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     let payload = headers.payload.slice();

@@ -3,11 +3,8 @@
 
 mod backends;
 mod birth;
-<<<<<<< HEAD
-mod collisions;
-=======
 mod births;
->>>>>>> main
+mod collisions;
 mod damage;
 mod detach;
 mod hosts;

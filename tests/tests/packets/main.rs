@@ -2,8 +2,8 @@
 //! twin, which is delivered.
 
 mod addresses;
-mod doors;
 mod capacity;
+mod doors;
 mod exposed;
 mod extensions;
 mod external;

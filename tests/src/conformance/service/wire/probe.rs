@@ -7,11 +7,12 @@ use weir_common::{
 
 use crate::{
     conformance::loaded::packet::{frame, later, number},
-    packets::{Ends, l4_offset, read_tuple, transport_check},
+    packets::{Ends, crc32c, l4_offset, read_tuple, transport_check},
 };
 
 const TCP_FLAGS: usize = 13;
 const TCP_CHECK: usize = 16;
+const SCTP_CHECK: usize = 8;
 
 /// A packet of a connection, by what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,10 @@ pub(super) fn probe(ends: &Ends, by: Protocol, kind: Kind, id: u16) -> Vec<u8> {
         // The sequence number, and the verification tag.
         set_word(&mut frame, 4, id.into());
     }
-    if by == Protocol::Tcp {
-        mend(&mut frame);
+    match by {
+        Protocol::Tcp => mend(&mut frame),
+        Protocol::Sctp => mend_sctp(&mut frame),
+        Protocol::Udp | Protocol::Echo => {}
     }
     frame
 }
@@ -105,4 +108,12 @@ fn mend(frame: &mut [u8]) {
     frame[at + TCP_CHECK..at + TCP_CHECK + 2].fill(0);
     let check = transport_check(ends.src, ends.dst, protocol::TCP, &frame[at..]);
     frame[at + TCP_CHECK..at + TCP_CHECK + 2].copy_from_slice(&check.to_be_bytes());
+}
+
+fn mend_sctp(frame: &mut [u8]) {
+    let at = l4_offset(frame);
+    let segment = &mut frame[at..];
+    segment[SCTP_CHECK..SCTP_CHECK + 4].fill(0);
+    let check = crc32c(segment);
+    segment[SCTP_CHECK..SCTP_CHECK + 4].copy_from_slice(&check.to_le_bytes());
 }

@@ -18,9 +18,8 @@ pub(super) const WORLD_MAC: Mac = [2, 0, 0, 0, 2, 0];
 /// The routers of the nodes.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
 
-const NODE: [(&str, &str); 6] = [
+const NODE: [(&str, &str); 5] = [
     ("ipv4/ip_forward", "1"),
-    ("ipv4/conf/lo/accept_local", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv6/conf/all/forwarding", "1"),

@@ -18,7 +18,7 @@ pub mod services;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use weir_common::state::inside;

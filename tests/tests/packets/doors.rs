@@ -2,7 +2,7 @@
 //! circle, an answer to nobody.
 
 use weir_common::reason::Reason;
-use weir_tests::packets::{At, Ends, Lab, Verdict, fragment_v4, fragment_v6, in_lab, l4_offset, read_tuple};
+use weir_tests::packets::{Ends, Lab, Verdict, fragment_v4, fragment_v6, in_lab, l4_offset, read_tuple};
 
 use super::{
     ACK, CLIENT, CLUSTER, FAMILIES, FIN, OTHER, PSH, RST, SERVER, SYN, V4, dropped,
@@ -290,7 +290,6 @@ fn times_out(lab: &Lab, first: Verdict) -> usize {
     ENOUGH
 }
 
-/// The router's side of an uplink is what [`times_out`] plays; this is the uplink itself.
 #[test]
 fn the_loopback_addresses_are_no_door() {
     on_node(|lab| {
@@ -301,9 +300,7 @@ fn the_loopback_addresses_are_no_door() {
             let frame = Ends::new(family.outside, loopback, port).tcp(SYN);
             assert_eq!(through_stack(lab.arrive(&frame), "for the stack to refuse"), frame);
             let own = Ends::new(loopback, loopback, port).tcp(SYN);
-            let at = At { ifindex: 1, ingress: 0 };
-            let verdict = lab.judge(weir::kernel::Program::ToUplink, at, &own);
-            assert_eq!(through_stack(verdict, "the node's own"), own);
+            assert_eq!(through_stack(lab.loop_back(&own), "the node's own"), own);
             handed_over(lab.send(CLIENT, &to(family.client, &GUARDED.node_port(family)).tcp(SYN)), "a door");
         }
     });

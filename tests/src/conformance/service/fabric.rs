@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use weir::{compile::Numbers, datapath::Network, kernel::Program, plan::Interface};
 use weir_common::{
     policy::Protocol,
-    state::{MARK_JUDGED, events},
+    state::{LOOPBACK, MARK_JUDGED, events},
 };
 
 use super::{
@@ -170,7 +170,10 @@ impl Fabric {
         let dst = read_tuple(&frame).dst;
         let (member, program, at, mark) = match hop {
             Hop::Stack(member, ingress) => {
-                return Ok(if member.datapath.node_addresses.contains(&dst) {
+                let is_own = member.datapath.node_addresses.contains(&dst);
+                return Ok(if is_own && ingress == 0 {
+                    Progress::On(Hop::ToItself(member), frame)
+                } else if is_own {
                     Progress::Arrived(Place::Node(member.name), frame)
                 } else if member.machine.has(&dst) {
                     Progress::On(Hop::ToPod(member, ingress, 0), frame)
@@ -194,6 +197,7 @@ impl Fabric {
             Hop::ToWire(member, ingress) => {
                 (member, Program::ToUplink, At { ifindex: member.machine.uplink(), ingress }, 0)
             }
+            Hop::ToItself(member) => (member, Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, 0),
         };
         Ok(match member.machine.pass(program, at, mark, &frame)? {
             Passage::Dropped(reason) => {
@@ -203,6 +207,9 @@ impl Fabric {
             Passage::Stack(frame) => match program {
                 Program::FromPod | Program::FromUplink => Progress::On(Hop::Stack(member, at.ifindex), frame),
                 Program::ToPod => Progress::Arrived(Place::Pod, frame),
+                Program::ToUplink if at.ifindex == LOOPBACK => {
+                    Progress::Arrived(Place::Node(member.name), frame)
+                }
                 Program::ToUplink => self.on_wire(member, frame),
             },
         })

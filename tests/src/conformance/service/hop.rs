@@ -36,6 +36,8 @@ pub(super) enum Hop<'a> {
     ToPod(Member<'a>, u32, u32),
     /// It is about to leave by the uplink.
     ToWire(Member<'a>, u32),
+    /// The node sends it to itself.
+    ToItself(Member<'a>),
 }
 
 /// How far a packet is.

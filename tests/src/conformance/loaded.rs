@@ -2,8 +2,8 @@
 //!
 //! What decides is compared with the compiled datapath: the programs may never name another rule.
 
-mod machine;
-mod packet;
+pub(super) mod machine;
+pub(super) mod packet;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path as FilePath};
 
@@ -12,6 +12,8 @@ use weir::{
     compile::Numbers,
     datapath::{Backend, Connection, Decision, Frontend, Judgement, Network, Path},
 };
+
+use weir_common::state::events;
 
 pub(super) use self::packet::{hash, number};
 use self::{
@@ -23,6 +25,8 @@ use crate::packets::{Ends, read_tuple};
 
 /// Ports tried to reach a certain backend.
 const TRIES: usize = 10_000;
+/// So many that no set of the flow tables gets full in a run of all cases.
+const FLOW_SETS: u32 = 1 << 15;
 
 /// The level `kernel`. Needs root, and a network namespace of its own: see [`crate::packets::in_namespace`].
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ pub struct Loaded {
     numbers: BTreeMap<String, Numbers>,
     network: Network,
     machines: BTreeMap<String, Machine>,
+    /// Nodes of their own for cases about services.
+    fabric: service::Fabric,
 }
 
 /// Who has an address.
@@ -63,7 +69,7 @@ impl Level for Loaded {
         self.network = Network::compile(change.cluster, &mut self.numbers)?;
         for (name, datapath) in &self.network.nodes {
             if !self.machines.contains_key(name) {
-                let machine = Machine::open(self.machines.len())?;
+                let machine = Machine::open(FLOW_SETS, events::DROPS | events::FLOWS)?;
                 self.machines.insert(name.clone(), machine);
             }
             let machine = self.machines.get_mut(name).context("it is there now")?;
@@ -96,8 +102,8 @@ impl Level for Loaded {
         })
     }
 
-    fn run_service_case(&mut self, _: &FilePath) -> anyhow::Result<Option<service::Report>> {
-        Ok(None)
+    fn run_service_case(&mut self, directory: &FilePath) -> anyhow::Result<Option<service::Report>> {
+        service::run_on(&mut self.fabric, directory).map(Some)
     }
 }
 

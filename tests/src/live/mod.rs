@@ -4,6 +4,7 @@
 //! makes there is gone when it ends, however it ends, and it neither sees nor touches what else is on the machine.
 
 mod agent;
+pub mod crowd;
 pub mod kernel;
 pub mod manifests;
 pub mod traffic;

@@ -88,6 +88,11 @@ impl Ends {
         ip(self.src, self.dst, protocol::SCTP, &self.sctp_segment(1))
     }
 
+    /// A frame with data of an SCTP association.
+    pub fn sctp_data(&self) -> Vec<u8> {
+        ip(self.src, self.dst, protocol::SCTP, &self.sctp_segment(0))
+    }
+
     /// An SCTP packet with a chunk of type `chunk`.
     pub fn sctp_segment(&self, chunk: u8) -> Vec<u8> {
         let mut segment = self.ports();

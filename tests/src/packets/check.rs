@@ -1,12 +1,13 @@
 //! Reading frames with code that is not weir's.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader};
-
+use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4, icmpv6};
 use weir_common::header::protocol;
 
 use super::{Ends, build::crc32c, l4_offset};
+
+const ETH_LEN: usize = 14;
 
 /// Addresses and ports of a frame; the identifier of an echo stands where its flow has it.
 pub fn read_tuple(frame: &[u8]) -> Ends {
@@ -38,6 +39,25 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
         }
     };
     Ends { src, dst, sport, dport }
+}
+
+/// Whether a frame says that the port of another one is unreachable, which it quotes, to its sender.
+pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
+    let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
+    let says_so = match &headers.transport {
+        Some(TransportHeader::Icmpv4(icmp)) => {
+            matches!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
+        }
+        Some(TransportHeader::Icmpv6(icmp)) => {
+            matches!(icmp.icmp_type, Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+        }
+        _ => false,
+    };
+    // Addresses of the header, and the first bytes of what follows it.
+    let (quoted, packet) = (headers.payload.slice(), &sent[ETH_LEN..]);
+    let (addresses, start) = if packet[0] >> 4 == 4 { (12..20, 20..28) } else { (8..40, 40..48) };
+    let is_same = |range: Range<usize>| quoted.get(range.clone()).is_some_and(|part| part == &packet[range]);
+    says_so && read_tuple(frame).dst == read_tuple(sent).src && is_same(addresses) && is_same(start)
 }
 
 /// The checksums of a frame that etherparse, or for SCTP [`crc32c`], computes otherwise. A UDP checksum of zero means none in IPv4.

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod capacity;
+mod doors;
 mod exposed;
 mod extensions;
 mod external;

@@ -135,7 +135,11 @@ pub(super) fn gather<'a>(
     for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.filter_map(|own| own.port) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+            let may_be = |endpoint: &&Endpoint| {
+                endpoint.address.is_ipv6() == ipv6
+                    && !place.doors.contains(endpoint.address, number, port.protocol)
+            };
+            for endpoint in slice.endpoints.iter().filter(may_be) {
                 match all.entry(Backend { address: endpoint.address, port: number }) {
                     Entry::Vacant(entry) => {
                         entry.insert(endpoint);

@@ -12,7 +12,10 @@ mod port;
 mod tests;
 pub mod view;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
@@ -25,7 +28,7 @@ use self::{
 };
 use super::{Interner, ServicePortKey, Unhealthy};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Node, Probe, Service, ServiceKind},
+    cluster::{Cluster, Endpoint, EndpointSlice, Node, Probe, Protocol, Service, ServiceKind},
     datapath::{self, Frontend, HealthCheck, IdentityId, Target},
 };
 
@@ -149,6 +152,17 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
+    doors: Doors,
+}
+
+/// Where services are asked, on any node.
+#[derive(Default)]
+struct Doors {
+    /// At addresses of their own.
+    addresses: HashSet<(IpAddr, u16, Protocol)>,
+    /// At the nodes' addresses.
+    node_ports: HashSet<(u16, Protocol)>,
+    nodes: HashSet<IpAddr>,
 }
 
 impl<'a> Place<'a> {
@@ -173,10 +187,34 @@ impl<'a> Place<'a> {
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
+            doors: Doors::new(cluster),
         }
     }
 
     fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_deref() == Some(self.node)
+    }
+}
+
+impl Doors {
+    fn new(cluster: &Cluster) -> Self {
+        let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied().collect();
+        let mut doors = Self { nodes, ..Self::default() };
+        for service in cluster.services.values().filter(|service| is_served(service)) {
+            let own = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
+            for port in &service.ports {
+                let addresses = own.into_iter().flatten();
+                doors.addresses.extend(addresses.map(|address| (*address, port.port, port.protocol)));
+                doors.node_ports.extend(port.node_port.map(|number| (number, port.protocol)));
+            }
+        }
+        doors
+    }
+
+    /// Whether a packet that goes there is for a service. Such a place is no endpoint: packets that go from one
+    /// service to another may never arrive.
+    fn contains(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.addresses.contains(&(address, port, protocol))
+            || self.node_ports.contains(&(port, protocol)) && self.nodes.contains(&address)
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct World {
     pub(super) addresses: BTreeMap<IpAddr, u32>,
     pub(super) attached: BTreeMap<String, u32>,
     pub(super) uplink: Option<u32>,
+    pub(super) accepts_own: bool,
     pub(super) datapath: Datapath,
     pub(super) interfaces: BTreeMap<IpAddr, Interface>,
     pub(super) commits: usize,
@@ -172,6 +173,11 @@ impl Network for Fake {
         let mut world = self.0.borrow_mut();
         world.up.insert(ifindex);
         world.log.push(format!("up {ifindex}"));
+        Ok(())
+    }
+
+    fn accept_own(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().accepts_own = true;
         Ok(())
     }
 }

@@ -57,6 +57,8 @@ pub struct Live {
     /// The same compiled: it tells which port leads to which backend of a service.
     numbers: BTreeMap<String, Numbers>,
     network: Network,
+    /// Nodes of their own for cases about services.
+    wire: service::Wire,
 }
 
 /// What runs from the first case to the last.
@@ -87,6 +89,7 @@ impl Level for Live {
             self.numbers.entry(name.clone()).or_default().retain(datapath);
         }
         if self.running.is_none() {
+            self.wire = service::Wire::default();
             self.objects = nodes(change.objects);
             self.running = Some(Running::start(&self.objects, change.cluster)?);
         }
@@ -114,8 +117,10 @@ impl Level for Live {
         tried.iter().map(|tried| tried.observation(&mut outcomes)).collect()
     }
 
-    fn run_service_case(&mut self, _: &Path) -> Result<Option<service::Report>> {
-        Ok(None)
+    fn run_service_case(&mut self, directory: &Path) -> Result<Option<service::Report>> {
+        // What the agents of the one are told, those of the other would hear.
+        self.running = None;
+        service::run_on(&mut self.wire, directory).map(Some)
     }
 }
 

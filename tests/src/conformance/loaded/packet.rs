@@ -12,7 +12,7 @@ use weir_common::{
 use crate::packets::Ends;
 
 /// The first packet of a connection, or its answer.
-pub(super) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
+pub(in crate::conformance) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
     match by {
         Protocol::Tcp if is_first => ends.tcp(tcp_flags::SYN),
         Protocol::Tcp => ends.tcp(tcp_flags::SYN | tcp_flags::ACK),
@@ -20,6 +20,15 @@ pub(super) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
         Protocol::Sctp => ends.sctp(),
         Protocol::Echo if is_first => ends.echo_request(),
         Protocol::Echo => ends.echo_reply(),
+    }
+}
+
+/// A packet of a connection that is open, in either direction.
+pub(in crate::conformance) fn later(ends: &Ends, by: Protocol) -> Vec<u8> {
+    match by {
+        Protocol::Tcp => ends.tcp(tcp_flags::ACK),
+        Protocol::Sctp => ends.sctp_data(),
+        Protocol::Udp | Protocol::Echo => frame(ends, by, true),
     }
 }
 

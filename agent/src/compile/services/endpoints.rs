@@ -12,7 +12,7 @@ use std::{
 use super::Place;
 use crate::{
     cluster::{Cluster, Endpoint, EndpointSlice, Name, ServicePort},
-    datapath::Backend,
+    datapath::{Backend, Frontend},
 };
 
 /// The endpoints of a service port that one node may use.
@@ -71,7 +71,7 @@ pub(super) fn local_ready(
     ready.map(|(backend, _)| backend.address).collect::<BTreeSet<_>>().len()
 }
 
-/// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
+/// All endpoints of a service port in one family, but for those that are services themselves. Slices may overlap, as while an endpoint moves from one
 /// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
 fn gather<'a>(
     slices: &[&'a EndpointSlice],
@@ -83,7 +83,9 @@ fn gather<'a>(
     for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.filter_map(|own| own.port) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+            let target = |address| Frontend { address, port: number, protocol: port.protocol.number() };
+            let of_family = slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6);
+            for endpoint in of_family.filter(|endpoint| !place.is_virtual(&target(endpoint.address))) {
                 match all.entry(Backend { address: endpoint.address, port: number }) {
                     Entry::Vacant(entry) => {
                         entry.insert(endpoint);

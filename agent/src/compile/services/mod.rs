@@ -11,7 +11,10 @@ mod port;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
@@ -43,7 +46,8 @@ pub struct Services {
 
 /// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
 pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) -> Services {
-    let place = Place::new(cluster, node);
+    let mut place = Place::new(cluster, node);
+    place.frontends = all_frontends(cluster, &place);
     let slices = Slices::new(cluster);
     let mut rings = Rings::default();
     let mut frontends = BTreeMap::new();
@@ -76,6 +80,21 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
         frontends.entry(frontend).or_insert(service);
     }
     Services { frontends, health_checks, identities: identities(cluster) }
+}
+
+/// Everything that a service answers on at this node.
+fn all_frontends(cluster: &Cluster, place: &Place<'_>) -> BTreeSet<Frontend> {
+    let mut all = BTreeSet::new();
+    for service in cluster.services.values().filter(|service| is_served(service)) {
+        for (cluster_ip, port) in
+            service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (*ip, port)))
+        {
+            let protocol = port.protocol.number();
+            let of_port = frontends::of(service, port, cluster_ip, place);
+            all.extend(of_port.map(|(_, address, port)| Frontend { address, port, protocol }));
+        }
+    }
+    all
 }
 
 /// The blocks that pod addresses come from: the configured ones, else the nodes', and the addresses of
@@ -130,6 +149,10 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
+    /// Where ClusterIPs come from.
+    service_cidrs: &'a [IpNet],
+    /// What services answer on.
+    frontends: BTreeSet<Frontend>,
 }
 
 impl<'a> Place<'a> {
@@ -154,7 +177,15 @@ impl<'a> Place<'a> {
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
+            service_cidrs: &cluster.config.service_cidrs,
+            frontends: BTreeSet::new(),
         }
+    }
+
+    /// Whether something is a service's own, and so no backend: a packet must not come round again.
+    fn is_virtual(&self, target: &Frontend) -> bool {
+        self.frontends.contains(target)
+            || self.service_cidrs.iter().any(|block| block.contains(&target.address))
     }
 
     fn is_local(&self, endpoint: &Endpoint) -> bool {

@@ -15,6 +15,21 @@ use weir_tests::live::{
 };
 use xtask::demo::plan::UNDERLAY;
 
+/// Addresses of the outside.
+const OUTSIDE: [&str; 2] = ["203.0.113.9", "2001:db8::9"];
+
+/// Gives the outside its addresses: the underlay's router has none that may cross it.
+fn inhabit_the_outside() {
+    let [v4, v6] = OUTSIDE;
+    let mut lines =
+        vec![format!("address add {v4}/32 dev br0"), format!("address add {v6}/128 dev br0 nodad")];
+    for number in 1..=2 {
+        lines.push(format!("route replace 172.18.0.{number}0 dev br0 src {v4}"));
+        lines.push(format!("route replace fd00:172:18::{number}0 dev br0 src {v6}"));
+    }
+    netns::ip(Some(UNDERLAY), &lines).unwrap();
+}
+
 /// A service on node ports, with one number for TCP and UDP.
 fn exposed(name: &str, number: u8, node_port: u16) -> String {
     service(name, number)
@@ -38,6 +53,7 @@ fn node_ports_answer_everybody_from_backends_here_and_there() {
             exposed("away", 7, 30081) + &endpoints("away", &[(2, 30)], TCP, UDP),
         ];
         let live = Live::start(&(manifests::cluster() + &services.concat()));
+        inhabit_the_outside();
         // What comes back to the node's own client has the node's address as its source.
         netns::sysctl(live.netns("node-1"), &[("ipv4/conf/lo/accept_local", "1")]).unwrap();
         let outside = Worker::start(UNDERLAY, &[]).unwrap();
@@ -61,6 +77,7 @@ fn a_pod_reaches_the_outside_under_its_nodes_address() {
         let settings =
             manifests::cluster().replacen("spec:\n  podCIDRs", "spec:\n  masquerade: true\n  podCIDRs", 1);
         let live = Live::start(&settings);
+        inhabit_the_outside();
         let listen = || Ok(TcpListener::bind("[::]:7001")?);
         let listener = netns::within(UNDERLAY, listen).unwrap();
         let server = thread::spawn(move || {
@@ -69,8 +86,10 @@ fn a_pod_reaches_the_outside_under_its_nodes_address() {
             client.ip().to_canonical()
         });
         let connect = || {
-            let mut stream =
-                TcpStream::connect_timeout(&"172.18.0.1:7001".parse().unwrap(), Duration::from_secs(5))?;
+            let mut stream = TcpStream::connect_timeout(
+                &SocketAddr::new(OUTSIDE[0].parse().unwrap(), 7001),
+                Duration::from_secs(5),
+            )?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)

@@ -141,6 +141,11 @@ pub mod flags {
     pub const FROM_NODE: u16 = 1 << 4;
     /// It leaves the cluster by the uplink, under the node's address.
     pub const MASQUERADED: u16 = 1 << 5;
+    /// The packet goes, as it is, through a tunnel to the backend of another node, which is the entry's
+    /// destination. The backend answers the client itself, so that there is no other direction.
+    pub const TUNNEL: u16 = 1 << 8;
+    /// The entry's interface and MAC address are those of the next router: XDP may send the packet there.
+    pub const EDGE: u16 = 1 << 9;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

@@ -12,10 +12,12 @@ pub enum Hook {
     FromUplink = 2,
     /// A packet towards the uplink.
     ToUplink = 3,
+    /// A packet from the uplink before the stack: XDP.
+    Edge = 4,
 }
 
 /// Number of [`Hook`]s.
-pub const HOOKS: usize = 4;
+pub const HOOKS: usize = 5;
 
 /// Defines [`Reason`] with its names and explanations, so that none can be forgotten.
 macro_rules! reasons {
@@ -75,6 +77,8 @@ reasons! {
     TtlExceeded = 24 "TTL_EXCEEDED" "the hop limit ran out"
     NotReady = 25 "AGENT_NOT_READY" "nothing has been committed yet"
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
+    InvalidTunnel = 27 "INVALID_TUNNEL_PACKET" "a tunnelled packet that no node of the cluster sent, or that is for none of its backends here"
+    PacketTooBig = 28 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend"
 }
 
 impl Reason {

@@ -13,7 +13,7 @@ use weir_common::{
 };
 
 use crate::{
-    ctx::{Aligned, AlignedAfterWord, Ctx},
+    ctx::{Aligned, AlignedAfterWord, Ctx, Raw},
     maps, parse, slow,
     work::{Refused, Work},
 };
@@ -29,6 +29,10 @@ pub trait Family: Sized {
     const VERSION: u8;
     /// IP protocol number of this family's ICMP.
     const ICMP: u8;
+    /// IP protocol number of a packet of this family inside another one.
+    const TUNNEL: u8;
+    /// The address family's number in the kernel.
+    const AF: u8;
     /// Type of an echo request.
     const ECHO_REQUEST: u8;
     /// Type of an echo reply.
@@ -37,7 +41,7 @@ pub trait Family: Sized {
     const BITS: u32;
 
     /// Parses the headers after Ethernet.
-    fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
     fn check_neighbour(ctx: &Ctx) -> Result<(), Refused>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
@@ -227,12 +231,14 @@ impl Family for Inet {
 
     const VERSION: u8 = 4;
     const ICMP: u8 = protocol::ICMP;
+    const TUNNEL: u8 = protocol::IPV4;
+    const AF: u8 = 2;
     const ECHO_REQUEST: u8 = icmp::V4_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V4_ECHO_REPLY;
     const BITS: u32 = 32;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V4>) -> Result<(), Refused> {
         parse::ipv4::parse(ctx, work)
     }
 
@@ -261,12 +267,14 @@ impl Family for Inet6 {
 
     const VERSION: u8 = 6;
     const ICMP: u8 = protocol::ICMPV6;
+    const TUNNEL: u8 = protocol::IPV6;
+    const AF: u8 = 10;
     const ECHO_REQUEST: u8 = icmp::V6_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V6_ECHO_REPLY;
     const BITS: u32 = 128;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V6>) -> Result<(), Refused> {
         parse::ipv6::parse(ctx, work)
     }
 

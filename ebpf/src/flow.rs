@@ -50,6 +50,8 @@ pub struct Path<A> {
     pub flags: u16,
     /// One of [`state`].
     pub state: u8,
+    /// Whether the other direction has just been kept alive: what else is looked after now and then is due.
+    pub is_due: bool,
 }
 
 /// The rules that decided a flow.
@@ -144,6 +146,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
             addr_of_mut!((*entry).seen).write_volatile(now);
         }
         let due = sync_due(times.synced, now);
+        path.is_due = due;
         if due {
             addr_of_mut!((*entry).synced).write_volatile(stamp(now));
         }
@@ -151,7 +154,8 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
             addr_of_mut!((*entry).state).write_volatile(state);
             path.state = state;
         }
-        if due || next != Next::Same {
+        // A tunnelled flow has no other direction.
+        if (due || next != Next::Same) && path.flags & flags::TUNNEL == 0 {
             let is_whole = F::keep_alive();
             // The way back was lost to another flow: opened once more, this one gets it again. A masqueraded
             // flow would get another port, and an answer cannot open anything.
@@ -225,7 +229,9 @@ fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
     if tcp & (tcp_flags::FIN | tcp_flags::RST) != 0 && entry.state != state::CLOSING {
         return Next::Changes(state::CLOSING);
     }
-    if entry.flags & flags::REPLY != 0 && entry.state == state::OPENING {
+    // Of a tunnelled flow no answers are seen: that the client goes on says that there are some.
+    let goes_on = entry.flags & flags::TUNNEL != 0 && tcp & tcp_flags::SYN == 0;
+    if (entry.flags & flags::REPLY != 0 || goes_on) && entry.state == state::OPENING {
         return Next::Changes(state::ESTABLISHED);
     }
     Next::Same

@@ -10,7 +10,7 @@ use weir_common::{
 };
 
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Family,
     parse::{IP_OFFSET, Kind, Packet},
     words,
@@ -35,7 +35,7 @@ struct Frame<H: Copy> {
 /// # Errors
 /// [`Reason::InvalidPacket`] when its headers cannot be reached.
 #[inline(always)]
-pub fn route<F: Family>(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+pub fn route<F: Family>(ctx: &Ctx<impl Raw>, mac: &[u8; 6]) -> Result<(), Reason> {
     let frame = ctx.header_mut::<Frame<F::Header>>(0)?;
     address(&mut frame.eth, mac);
     frame.ip.take_hop();
@@ -66,7 +66,11 @@ fn address(eth: &mut Eth, mac: &[u8; 6]) {
 /// # Errors
 /// [`Reason::RewriteFailed`] when it cannot be done, or the kernel refuses.
 #[inline(always)]
-pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>) -> Result<(), Reason> {
+pub fn translate<F: Family>(
+    ctx: &Ctx<impl Raw>,
+    packet: &Packet<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Result<(), Reason> {
     let key = &packet.key;
     let moved = Change::new().addr(key.src, to.src).addr(key.dst, to.dst);
     let ip = ctx.header_mut::<F::Header>(IP_OFFSET)?;

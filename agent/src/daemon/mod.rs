@@ -26,6 +26,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::kernel::XdpMode;
+
 pub use self::{
     engine::refusal,
     kernel::remove_pins,

@@ -13,10 +13,11 @@ use aya::{
 
 use super::{
     KernelError,
-    load::{classifier, program_info},
+    load::{self, classifier, program_info},
     netlink::{Link, Netlink},
     pins::{self, Pins},
     sys::{self, LinkInfo},
+    xdp::{self, Edge, XdpMode},
 };
 
 /// A program of the object.
@@ -30,11 +31,15 @@ pub enum Program {
     FromUplink,
     /// At its egress hook.
     ToUplink,
+    /// Before the stack, at XDP on the uplink.
+    Edge,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink];
+    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink, Self::Edge];
+    /// Those at TC.
+    pub(super) const CLASSIFIERS: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink];
 
     /// The name in the object and in pins.
     pub const fn name(self) -> &'static str {
@@ -43,12 +48,14 @@ impl Program {
             Self::ToPod => "to_pod",
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
+            Self::Edge => "edge",
         }
     }
 
+    /// Where it is attached at TC; XDP has no egress.
     const fn hook(self) -> TcAttachType {
         match self {
-            Self::FromPod | Self::FromUplink => TcAttachType::Ingress,
+            Self::FromPod | Self::FromUplink | Self::Edge => TcAttachType::Ingress,
             Self::ToPod | Self::ToUplink => TcAttachType::Egress,
         }
     }
@@ -82,11 +89,12 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x7765);
 pub(super) struct Attachments {
     pub(super) mode: AttachMode,
     pub(super) attached: BTreeSet<(u32, Program)>,
+    pub(super) edge: Edge,
 }
 
 impl Attachments {
-    pub(super) const fn new(mode: AttachMode) -> Self {
-        Self { mode, attached: BTreeSet::new() }
+    pub(super) const fn new(mode: AttachMode, edge: XdpMode) -> Self {
+        Self { mode, attached: BTreeSet::new(), edge: Edge::new(edge) }
     }
 
     /// Attaches a program, or replaces in one step the version of it that is attached.
@@ -98,6 +106,13 @@ impl Attachments {
         link: &Link,
         program: Program,
     ) -> Result<(), KernelError> {
+        if program == Program::Edge {
+            self.edge.attach(load::xdp(ebpf)?, pins, link)?;
+            if self.edge.pin(pins, link.index).is_some() {
+                self.attached.insert((link.index, program));
+            }
+            return Ok(());
+        }
         let classifier = classifier(ebpf, program)?;
         // What a predecessor attached in the other way goes only after this way is in place.
         match self.mode {
@@ -123,11 +138,15 @@ impl Attachments {
         ifindex: u32,
         program: Program,
     ) -> Result<bool, KernelError> {
-        if self.mode == AttachMode::Clsact {
+        if self.mode == AttachMode::Clsact && program != Program::Edge {
             return has_filter(netlink, ifindex, program);
         }
         let loaded = program_info(ebpf, program).map(|info| info.id());
-        let link = pinned_link(&pins.link(ifindex, program.name()));
+        let link = match program {
+            Program::Edge => self.edge.pin(pins, ifindex),
+            _ => Some(pins.link(ifindex, program.name())),
+        };
+        let link = link.and_then(|path| pinned_link(&path));
         Ok(matches!((loaded, link), (Some(id), Some(link)) if link.ifindex == ifindex && link.program == id))
     }
 }
@@ -135,7 +154,8 @@ impl Attachments {
 /// Removes what is attached to an interface, and the qdisc when it was weir's. Goes on after errors.
 pub(super) fn detach(pins: &Pins, netlink: &Netlink, link: &Link) -> Vec<KernelError> {
     let mut errors = Vec::new();
-    for program in Program::ALL {
+    errors.extend(xdp::detach(pins, link.index).err());
+    for program in Program::CLASSIFIERS {
         // The link lives as long as its pin.
         errors.extend(pins::remove(&pins.link(link.index, program.name())).err());
         errors.extend(detach_clsact(pins, netlink, link, program).err());
@@ -247,12 +267,16 @@ fn has_filter(netlink: &Netlink, ifindex: u32, program: Program) -> Result<bool,
     Ok(netlink.filters(ifindex)?.iter().any(|filter| (filter.egress, filter.priority, filter.handle) == ours))
 }
 
-fn pinned_link(path: &Path) -> Option<LinkInfo> {
+pub(super) fn pinned_link(path: &Path) -> Option<LinkInfo> {
     use std::os::fd::AsFd as _;
     sys::object_get(path).and_then(|fd| sys::object_info(fd.as_fd())).ok()
 }
 
-fn attach_error(action: &'static str, link: &Link, error: &(dyn std::error::Error + 'static)) -> KernelError {
+pub(super) fn attach_error(
+    action: &'static str,
+    link: &Link,
+    error: &(dyn std::error::Error + 'static),
+) -> KernelError {
     let error = super::io_error(error);
     KernelError::Attach { action, interface: link.name.clone(), error }
 }

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    AttachMode, Kernel, KernelError, Program, attach,
+    Kernel, KernelError, Program, attach,
     netlink::Netlink,
     pins::{self, Pins},
+    xdp::{self, XdpMode},
 };
 
 impl Kernel {
@@ -27,6 +28,7 @@ impl Kernel {
     /// As [`Kernel::attach_pod`].
     pub fn attach_uplink(&mut self, interface: &str) -> Result<u32, KernelError> {
         self.uplink = self.attach(interface, [Program::FromUplink, Program::ToUplink])?;
+        self.follow_edge();
         Ok(self.uplink)
     }
 
@@ -96,9 +98,39 @@ impl Kernel {
         has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
     }
 
-    /// How programs are attached.
-    pub const fn attach_mode(&self) -> AttachMode {
-        self.attachments.mode
+    /// How a program is attached, for people.
+    pub fn attached_by(&self, program: Program) -> String {
+        match program {
+            Program::Edge => self.attachments.edge.to_string(),
+            _ => self.attachments.mode.to_string(),
+        }
+    }
+
+    /// Why the edge is not attached though a service asks for it; its services are served at TC meanwhile.
+    pub fn edge_refused(&self) -> Option<&str> {
+        self.attachments.edge.refused()
+    }
+
+    /// Attaches the edge to the uplink, or takes it off, as the services in force want it.
+    pub(super) fn follow_edge(&mut self) {
+        let is_at = |ifindex| self.attachments.attached.contains(&(ifindex, Program::Edge));
+        let wanted = self.attachments.edge.is_wanted() && self.uplink != 0;
+        match (wanted, is_at(self.uplink)) {
+            (true, false) => {
+                let links = self.netlink.links().unwrap_or_default();
+                if let Some(link) = links.iter().find(|link| link.index == self.uplink) {
+                    let (ebpf, pins) = (&mut self.ebpf, &self.pins);
+                    // The edge keeps the reason. It only makes faster what TC does all the same.
+                    let _ = self.attachments.attach(ebpf, pins, &self.netlink, link, Program::Edge);
+                }
+            }
+            (false, true) => {
+                let uplink = self.uplink;
+                self.attachments.edge.forget();
+                let _ = self.forget(uplink, Program::Edge);
+            }
+            _ => {}
+        }
     }
 
     fn attach(&mut self, interface: &str, programs: [Program; 2]) -> Result<u32, KernelError> {
@@ -121,7 +153,7 @@ impl Kernel {
     pub(super) fn adopt(&mut self) -> Result<(), KernelError> {
         let links = self.netlink.links()?;
         for (ifindex, name) in self.pins.attached() {
-            let Some(program) = Program::ALL.into_iter().find(|program| program.name() == name) else {
+            let Some(program) = Program::ALL.into_iter().find(|program| has_pin(*program, &name)) else {
                 continue;
             };
             let Some(link) = links.iter().find(|link| link.index == ifindex) else {
@@ -140,10 +172,19 @@ impl Kernel {
     /// Removes what is left of an attachment to an interface that is gone.
     fn forget(&mut self, ifindex: u32, program: Program) -> Result<(), KernelError> {
         self.attachments.attached.remove(&(ifindex, program));
+        if program == Program::Edge {
+            return xdp::detach(&self.pins, ifindex);
+        }
         pins::remove(&self.pins.link(ifindex, program.name()))?;
         pins::remove(&self.pins.filter(ifindex, program.name()))?;
         pins::remove(&self.pins.clsact(ifindex))
     }
+}
+
+/// Whether a link of the program may be pinned under this name.
+fn has_pin(program: Program, name: &str) -> bool {
+    program.name() == name
+        || program == Program::Edge && XdpMode::ATTACHED.iter().any(|mode| mode.pin() == name)
 }
 
 /// Removes everything that agents with these pins left: links, filters, the qdiscs they added, maps,

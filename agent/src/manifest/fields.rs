@@ -95,6 +95,12 @@ impl<'t> Node<'t> {
         parse(self.string()?).map_err(|error| self.error(error)).ok()
     }
 
+    /// The value of one of its fields, if it is an object that has it.
+    pub(crate) fn value_of(self, name: &str) -> Option<Self> {
+        let entries = self.entries()?;
+        entries.into_iter().find(|(key, ..)| *key == name).map(|(.., value)| value)
+    }
+
     /// One of the words, as what it stands for.
     pub(crate) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let value = self.string()?;

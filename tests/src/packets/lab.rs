@@ -145,6 +145,7 @@ impl Lab {
             Program::ToPod => Hook::ToPod,
             Program::FromUplink => Hook::FromUplink,
             Program::ToUplink => Hook::ToUplink,
+            Program::Edge => Hook::Edge,
         };
         let outcome = self.node.run(program, at, frame).expect("the program runs");
         let before = self.counters.replace(counters(&self.node));

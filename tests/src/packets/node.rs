@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use weir::{
     kernel::{
-        Kernel, Options, Program, detach_all,
+        Kernel, Options, Program, XdpMode, detach_all,
         map::Map,
         pins::Pins,
         sys::{MapFd, Outcome, Packet, object_get, test_run},
@@ -63,7 +63,14 @@ impl Node {
             ..Sizes::default()
         };
         let events = events::DROPS | events::FLOWS;
-        let options = Options { pins: pins.clone(), sizes, log_level: 0, attach_mode: None, events };
+        let options = Options {
+            pins: pins.clone(),
+            sizes,
+            log_level: 0,
+            attach_mode: None,
+            xdp_mode: XdpMode::Auto,
+            events,
+        };
         let kernel = Kernel::open(&object()?, &options)?;
         let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
         for (program, info) in node.kernel().programs() {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(super) use self::{
-    agent::{Agent, AttachMode, LogFormat, LogLevel},
+    agent::{Agent, AttachMode, LogFormat, LogLevel, XdpMode},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
 };

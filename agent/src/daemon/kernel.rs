@@ -134,11 +134,8 @@ impl Enforcer for KernelEnforcer {
     }
 
     fn uplink(&self) -> Option<u32> {
-        let attached = self.kernel.as_ref()?.attached();
-        attached
-            .iter()
-            .find(|(_, program)| *program == kernel::Program::FromUplink)
-            .map(|(ifindex, _)| *ifindex)
+        let mut attached = self.kernel.as_ref()?.attached();
+        attached.find(|(_, program)| *program == kernel::Program::FromUplink).map(|(ifindex, _)| ifindex)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
@@ -187,12 +184,12 @@ impl Enforcer for KernelEnforcer {
 
     fn programs(&self) -> Vec<Program> {
         let Some(kernel) = &self.kernel else { return Vec::new() };
-        let program = |(ifindex, program): &(u32, kernel::Program)| Program {
+        let program = |(ifindex, program): (u32, kernel::Program)| Program {
             program: program.name().to_owned(),
-            interface: name(*ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
-            mode: kernel.attached_by(*program),
+            interface: name(ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
+            mode: kernel.attached_by(program),
         };
-        kernel.attached().iter().map(program).collect()
+        kernel.attached().map(program).collect()
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {

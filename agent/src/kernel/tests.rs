@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, unshare};
 use weir_common::{
     event::kind,
@@ -272,6 +273,8 @@ fn links_that_were_removed_are_noticed_and_put_back() {
             match mode {
                 AttachMode::Tcx => {
                     std::fs::remove_file(Pins::new(&options.pins).link(pod, "to_pod")).unwrap();
+                    let (_, programs) = SchedClassifier::query_tcx("pod0", TcAttachType::Egress).unwrap();
+                    assert_eq!(programs.len(), 1, "it stays attached without its pin");
                 }
                 AttachMode::Clsact => tc("filter del dev pod0 egress"),
             }
@@ -281,7 +284,7 @@ fn links_that_were_removed_are_noticed_and_put_back() {
 
             ip("link del pod0");
             assert_eq!(kernel.repair().unwrap(), []);
-            assert!(kernel.attached().is_empty());
+            assert_eq!(kernel.attached().len(), 0);
         });
     }
 }

@@ -12,7 +12,7 @@ use aya::programs::{
 
 use super::{
     KernelError,
-    attach::{attach_error, pinned_link},
+    attach::{attach_error, is_at, pinned_link},
     netlink::Link,
     pins::{self, Pins},
 };
@@ -150,7 +150,7 @@ pub(super) fn detach(pins: &Pins, ifindex: u32) -> Result<(), KernelError> {
 }
 
 fn has_link(pins: &Pins, link: &Link, mode: XdpMode) -> bool {
-    pinned_link(&pins.link(link.index, mode.pin())).is_some_and(|pinned| pinned.ifindex == link.index)
+    pinned_link(&pins.link(link.index, mode.pin())).is_some_and(|pinned| is_at(&pinned, link.index))
 }
 
 fn attach(program: &mut Xdp, pins: &Pins, link: &Link, mode: XdpMode) -> Result<(), KernelError> {

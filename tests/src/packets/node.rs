@@ -16,7 +16,7 @@ use weir::{
         Kernel, Options, Program, XdpMode, detach_all,
         map::Map,
         pins::Pins,
-        sys::{MapFd, Outcome, Packet, object_get, test_run},
+        sys::{MapFd, Outcome, Packet, object_get, test_run, test_run_xdp},
     },
     plan::{PerFamily, Sizes},
 };
@@ -58,7 +58,7 @@ impl Node {
             fragments: PerFamily { v4: 64, v6: 64 },
             vectors: 1 << 15,
             rules: 1 << 13,
-            rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },
+            rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
             events: 1 << 16,
             ..Sizes::default()
         };
@@ -110,7 +110,8 @@ impl Node {
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
         let packet =
             Packet { data: frame, ifindex: at.ifindex, ingress_ifindex: at.ingress, ..Packet::default() };
-        let ran = test_run(self.programs[&program].as_fd(), &packet);
+        let run = if program == Program::Edge { test_run_xdp } else { test_run };
+        let ran = run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
 }

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod edge;
 mod extensions;
 mod flows;
 mod fragments;

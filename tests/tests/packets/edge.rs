@@ -1,0 +1,186 @@
+//! The edge: what it sends on at XDP and what it leaves to the stack.
+
+use std::net::IpAddr;
+
+use etherparse::{NetHeaders, PacketHeaders};
+use weir_tests::packets::{
+    Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
+};
+
+use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4};
+
+const SERVICE: &str = include_str!("edge.yaml");
+
+/// Addresses of the service that the outside knows.
+const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+
+/// Runs a test on node n1, to which the whole world is behind one router.
+fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
+    in_lab("n1", &[CLUSTER, SERVICE].concat(), |lab| {
+        lab.route_out();
+        test(lab);
+    });
+}
+
+fn families() -> impl Iterator<Item = (Family, &'static str)> {
+    FAMILIES.into_iter().zip(VIPS)
+}
+
+/// Where the TTL or hop limit stands.
+fn hops_at(frame: &[u8]) -> usize {
+    if frame[14] >> 4 == 4 { 22 } else { 21 }
+}
+
+/// Takes the header of a tunnel off a frame: source, destination, and the frame inside.
+fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
+    assert_eq!(
+        (&frame[..6], &frame[6..12]),
+        (&ROUTER_MAC[..], &NODE_MAC[..]),
+        "to the next hop, from the node"
+    );
+    let inner = |at: usize| [&frame[..14], &frame[at..]].concat();
+    let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
+    match headers.net.expect("an IP packet") {
+        NetHeaders::Ipv4(ip, _) => {
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            assert_eq!(
+                (ip.protocol.0, ip.dont_fragment, usize::from(ip.total_len)),
+                (4, true, frame.len() - 14)
+            );
+            (ip.source.into(), ip.destination.into(), inner(34))
+        }
+        NetHeaders::Ipv6(ip, _) => {
+            assert_eq!((ip.next_header.0, usize::from(ip.payload_length)), (41, frame.len() - 54));
+            (ip.source.into(), ip.destination.into(), inner(54))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A packet that must go to the backend of the other node as it came, but for a hop.
+#[track_caller]
+fn check_tunnelled(lab: &Lab, family: Family, frame: &[u8]) {
+    let sent = lab.meet_edge(frame).expect("it is sent on");
+    let (from, to, inner) = unwrap(&sent);
+    assert_eq!((from, to), (family.node.parse().unwrap(), family.remote.parse().unwrap()));
+    let mut expected = frame.to_vec();
+    expected[hops_at(frame)] -= 1;
+    if frame[14] >> 4 == 4 {
+        mend_v4(&mut expected);
+    }
+    assert_eq!(inner[12..], expected[12..]);
+    assert_eq!(wrong_checksums(&inner), [""; 0]);
+}
+
+#[test]
+fn packets_to_a_dsr_service_go_to_the_backends_node_as_they_came() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let tcp = Ends::new(family.outside, vip, 80);
+            for flags in [SYN, ACK, ACK] {
+                check_tunnelled(lab, family, &tcp.tcp(flags));
+            }
+            let udp = Ends::new(family.outside, vip, 53);
+            for data in [&[][..], b"a", &[7; 1000]] {
+                check_tunnelled(lab, family, &udp.udp(data));
+            }
+            check_tunnelled(lab, family, &Ends::new(family.outside, family.node, 30080).tcp(SYN));
+            assert_eq!(read_tuple(&tcp.tcp(SYN)), tcp);
+        }
+    });
+}
+
+#[test]
+fn what_is_not_plain_or_not_for_the_edge_is_left_to_the_stack() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let to = |address, port| Ends::new(family.outside, address, port);
+            let mut group = to(vip, 80).tcp(SYN);
+            group[0] |= 1;
+            for (what, frame) in [
+                ("another port", to(vip, 81).tcp(SYN)),
+                ("another protocol", to(vip, 80).udp(b"q")),
+                ("a ClusterIP", to(family.web, 80).tcp(SYN)),
+                ("a pod", to(family.server, 8080).tcp(SYN)),
+                ("the node", to(family.node, 22).tcp(SYN)),
+                ("an echo", to(vip, 0).echo_request()),
+                ("a frame to a group", group),
+                ("a client of the cluster", Ends::new(family.remote, vip, 80).tcp(SYN)),
+                (
+                    "a martian",
+                    Ends::new(if vip.contains(':') { "::1" } else { "127.0.0.1" }, vip, 80).tcp(SYN),
+                ),
+            ] {
+                assert_eq!(lab.meet_edge(&frame), None, "{what}");
+            }
+            check_tunnelled(lab, family, &to(vip, 80).tcp(SYN));
+        }
+        let ends = Ends::new(V4.outside, VIPS[0], 80);
+        let options = ip_options_v4(&ends, 6, &[1; 4], &ends.tcp_segment(SYN, &[], &[]));
+        assert_eq!(lab.meet_edge(&options), None, "options");
+        let fragment =
+            weir_tests::packets::fragment_v4(&ends, 6, 7, 0, true, &ends.tcp_segment(SYN, &[], &[0; 64]));
+        assert_eq!(lab.meet_edge(&fragment), None, "a fragment");
+        check_tunnelled(lab, V4, &ends.tcp(SYN));
+    });
+}
+
+#[test]
+fn the_last_hop_is_left_to_the_stack_to_report() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 80);
+            for left in [0, 1, 2] {
+                let mut frame = ends.tcp(SYN);
+                let at = hops_at(&frame);
+                frame[at] = left;
+                if at == 22 {
+                    mend_v4(&mut frame);
+                }
+                match left {
+                    2 => check_tunnelled(lab, family, &frame),
+                    _ => assert_eq!(lab.meet_edge(&frame), None, "{left} hops left"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_packet_that_the_tunnel_has_no_room_for_is_left_to_tc() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 53);
+            let header = if vip.contains(':') { 40 } else { 20 };
+            let of_len = |len: usize| ends.udp(&vec![0; len - header - 8]);
+            check_tunnelled(lab, family, &of_len(1500 - header));
+            assert_eq!(lab.meet_edge(&of_len(1501 - header)), None);
+        }
+    });
+}
+
+#[test]
+fn a_flow_keeps_its_backend_when_the_ring_changes() {
+    on_edge(|lab| {
+        let more = |service: &str| {
+            service.replace(
+            "endpoints: [{addresses: [10.244.2.10], nodeName: n2}]",
+            "endpoints: [{addresses: [10.244.2.10], nodeName: n2}, {addresses: [10.244.2.11], nodeName: n2}, {addresses: [10.244.2.12], nodeName: n2}]",
+        )
+        };
+        let flows: Vec<_> = (0..32).map(|_| Ends::new(V4.outside, VIPS[0], 80)).collect();
+        for ends in &flows {
+            check_tunnelled(lab, V4, &ends.tcp(SYN));
+        }
+        lab.commit(&[CLUSTER, &more(SERVICE)].concat());
+        for ends in &flows {
+            // The revision is new: TC decides whether the flow may stay, and then the edge goes on.
+            assert_eq!(lab.meet_edge(&ends.tcp(ACK)), None);
+        }
+        let others: std::collections::BTreeSet<_> = flows
+            .iter()
+            .map(|ends| unwrap(&lab.meet_edge(&ends.again().tcp(SYN)).expect("a new flow")).1)
+            .collect();
+        assert_eq!(others.len(), 3, "new flows are spread: {others:?}");
+    });
+}

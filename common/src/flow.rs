@@ -141,6 +141,9 @@ pub mod flags {
     pub const FROM_NODE: u16 = 1 << 4;
     /// It leaves the cluster by the uplink, under the node's address.
     pub const MASQUERADED: u16 = 1 << 5;
+    /// Where the receiver is no local pod, the packet goes out by the uplink: the stack would take its
+    /// source, an address of the node or of a service, for forged.
+    pub const BY_UPLINK: u16 = 1 << 6;
     /// The packet goes, as it is, through a tunnel to the backend of another node, which is the entry's
     /// destination. The backend answers the client itself, so that there is no other direction.
     pub const TUNNEL: u16 = 1 << 8;

@@ -276,6 +276,9 @@ pub trait IpHeader<A: Addr>: Copy {
     /// Takes one off the hop limit, as a router does. The caller has seen that it is over 1.
     fn take_hop(&mut self);
 
+    /// Whether it is of a fragment, whose header says so itself.
+    fn is_fragment(&self) -> bool;
+
     /// Length of the packet, with this header; an IPv4 packet of segmentation offload may have none.
     fn packet_len(&self) -> u16;
 
@@ -323,6 +326,11 @@ impl IpHeader<V4> for Ipv4 {
         let old = u16::from_ne_bytes([self.ttl, 0]);
         self.ttl -= 1;
         self.check = Change::new().half(old, u16::from_ne_bytes([self.ttl, 0])).apply(self.check);
+    }
+
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        self.fragment.get() & 0x3fff != 0
     }
 
     #[inline(always)]
@@ -381,6 +389,12 @@ impl IpHeader<V6> for Ipv6 {
     #[inline(always)]
     fn take_hop(&mut self) {
         self.hop_limit -= 1;
+    }
+
+    /// An extension header says so.
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        false
     }
 
     #[inline(always)]

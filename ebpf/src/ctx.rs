@@ -1,10 +1,10 @@
 //! A packet at a hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
         bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_pull_data,
+        bpf_skb_adjust_room, bpf_skb_pull_data,
     },
 };
 use weir_common::reason::Reason;
@@ -190,6 +190,21 @@ impl Ctx {
     pub fn set_mark(&self, mark: u32) {
         // SAFETY: as in `field!`; the verifier allows this field to be written.
         unsafe { (*self.raw).mark = mark }
+    }
+
+    /// Makes room for a header of `len` bytes after the Ethernet header, of a tunnel that `flags` name. Segments of
+    /// a segmentation-offload packet keep their length.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn adjust_room(&self, len: i32, flags: u32) -> Result<(), Reason> {
+        let flags = u64::from(flags | BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: plain helper call. No pointer into the packet is kept.
+        match unsafe { bpf_skb_adjust_room(self.raw, len, BPF_ADJ_ROOM_MAC, flags) } {
+            0 => Ok(()),
+            _ => Err(Reason::RewriteFailed),
+        }
     }
 
     /// Hands the packet to the pod behind the host-side interface `ifindex`, past its queue.

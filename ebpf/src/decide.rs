@@ -20,7 +20,7 @@ use crate::{
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
-    words,
+    tunnel, words,
     work::{End, Work},
 };
 
@@ -45,14 +45,15 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
         }
     }
     work.is_new = 1;
-    let Work { packet, path, .. } = work;
+    let Work { packet, path, is_tunnelled, tunnelled_to, .. } = work;
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.to, packet.key.tuple()) };
     path.flags = 0;
     path.state = state::OPENING;
-    let answer = open::<F>(ctx, hook, state, packet, path);
+    let backend = (hook == Hook::FromUplink as u32 && *is_tunnelled != 0).then_some(&*tunnelled_to);
+    let answer = open::<F>(ctx, hook, state, packet, path, backend);
     // SAFETY: as before.
-    if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
+    if path.flags & flags::TUNNEL == 0 && !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
     }
     answer
@@ -106,20 +107,29 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         }
         slow::settle();
     }
+    let work_is_tunnelled = hook == Hook::FromUplink as u32 && work.is_tunnelled != 0;
     let Work { packet, path, entry, client, server, is_new, rules, .. } = work;
     let key = &packet.key;
     path.epoch = state.epoch;
-    if *is_new != 0 {
+    if *is_new != 0 && path.flags & flags::TUNNEL == 0 {
         // The reply first: once a packet is out, its answer must find the way back.
         turn(entry.key.tuple_mut(), &path.to);
         entry.key.scope = server.ifindex;
         entry.key.protocol = key.protocol;
         turn(&mut entry.path.to, key.tuple());
         entry.path.flags = path.flags | flags::REPLY;
+        if work_is_tunnelled {
+            entry.path.flags |= flags::BY_UPLINK;
+        }
         entry.path.epoch = path.epoch;
         entry.path.state = path.state;
         lead(&mut entry.path, client);
+        if work_is_tunnelled {
+            entry.path.ifindex = state.uplink;
+        }
         F::insert();
+    }
+    if *is_new != 0 {
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
     lead(path, if path.flags & flags::REPLY != 0 { client } else { server });
@@ -177,9 +187,13 @@ fn open<F: Family>(
     state: &State,
     packet: &Packet<F::Addr>,
     path: &mut Path<F::Addr>,
+    backend: Option<&F::Addr>,
 ) -> u32 {
+    if let Some(backend) = backend {
+        return tunnel::accept::<F>(packet, path, backend);
+    }
     if hook == Hook::FromUplink as u32 {
-        return NOT_OURS;
+        return tunnel::begin::<F>(packet, path);
     }
     if packet.piece.is_later() {
         return Reason::FragmentNotFound as u32;
@@ -280,7 +294,7 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
 /// Makes a way end at `receiver`, or in the node's stack when that is no local pod.
 #[inline(always)]
 fn lead<A>(path: &mut Path<A>, receiver: &End<A>) {
-    path.flags &= !flags::TO_PEER;
+    path.flags &= !(flags::TO_PEER | flags::EDGE);
     path.ifindex = receiver.ifindex;
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.mac, &raw const receiver.mac) };

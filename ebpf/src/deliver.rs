@@ -3,7 +3,14 @@
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use weir_common::{flow::flags, reason::Reason};
 
-use crate::{ctx::Ctx, family::Family, flow::Path, parse::Packet, rewrite};
+use crate::{
+    ctx::Ctx,
+    family::Family,
+    flow::Path,
+    parse::Packet,
+    rewrite, slow,
+    work::{Refused, Work},
+};
 
 /// What becomes of a packet that may pass: the return value of a classifier.
 #[derive(Clone, Copy)]
@@ -18,7 +25,8 @@ impl Outcome {
 /// tells its sender.
 #[inline(always)]
 pub fn expires<A>(packet: &Packet<A>, path: &Path<A>) -> bool {
-    packet.ttl <= 1 && path.flags & (flags::TO_PEER | flags::MASQUERADED) != 0
+    packet.ttl <= 1
+        && path.flags & (flags::TO_PEER | flags::MASQUERADED | flags::BY_UPLINK | flags::TUNNEL) != 0
 }
 
 /// Rewrites a packet where its way says so.
@@ -39,12 +47,24 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::
 /// # Errors
 /// When its headers cannot be written.
 #[inline(always)]
-pub fn hand_over<F: Family>(ctx: &Ctx, path: &Path<F::Addr>) -> Result<Outcome, Reason> {
+pub fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
+    let path = &work.path;
     if path.flags & flags::TO_PEER != 0 {
         rewrite::route::<F>(ctx, &path.mac)?;
         return Ok(Outcome(ctx.redirect_peer(path.ifindex)));
     }
-    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED {
+    if path.flags & flags::TUNNEL != 0 {
+        return match slow::hear(F::enter_tunnel(ctx)) {
+            slow::GO_ON => {
+                slow::settle();
+                Ok(Outcome(ctx.redirect_neigh(work.fib.ifindex)))
+            }
+            reason => Err(Refused(reason)),
+        };
+    }
+    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED
+        || path.flags & flags::BY_UPLINK != 0
+    {
         // The helper finds the next router's address itself.
         rewrite::route::<F>(ctx, &path.mac)?;
         return Ok(Outcome(ctx.redirect_neigh(path.ifindex)));

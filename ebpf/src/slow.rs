@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, masquerade, neighbour, parse, report, words,
+    flow, fragment, icmp_error, masquerade, neighbour, parse, report, tunnel, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $enter:ident $leave:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -149,6 +149,20 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
+        /// [`tunnel::enter`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $enter(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| answer(tunnel::enter::<$family>(&Ctx::new(skb), work)))
+        }
+
+        /// [`tunnel::leave`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $leave(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| tunnel::leave::<$family>(&Ctx::new(skb), work))
+        }
+
         /// [`report::dropped`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -161,8 +175,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 enter_v4 leave_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 enter_v6 leave_v6 dropped_v6);
 
 /// [`report::unparsed`].
 #[unsafe(no_mangle)]

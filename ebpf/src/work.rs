@@ -45,6 +45,10 @@ pub struct Work<A> {
     pub quoted: FlowKey<A>,
     /// The rules that decided it.
     pub rules: Rules,
+    /// Where the packet came out of a tunnel: the backend that it was sent to.
+    pub tunnelled_to: A,
+    /// 1 when it did.
+    pub is_tunnelled: u32,
     /// A question to the kernel's routing table.
     pub fib: Fib,
     /// How far a loop has come.

@@ -50,10 +50,21 @@ impl Fib {
     /// Whether the kernel knows a way to the next hop's MAC address.
     #[inline(always)]
     pub fn answer<R: Raw>(&mut self, ctx: &Ctx<R>) -> bool {
+        self.look_up(ctx) == i64::from(bindings::BPF_FIB_LKUP_RET_SUCCESS)
+    }
+
+    /// Whether the kernel knows by which interface to go; the next hop's MAC address may be unknown yet.
+    #[inline(always)]
+    pub fn has_route<R: Raw>(&mut self, ctx: &Ctx<R>) -> bool {
+        let answer = self.look_up(ctx);
+        answer == i64::from(bindings::BPF_FIB_LKUP_RET_SUCCESS)
+            || answer == i64::from(bindings::BPF_FIB_LKUP_RET_NO_NEIGH)
+            || answer == i64::from(bindings::BPF_FIB_LKUP_RET_FRAG_NEEDED)
+    }
+
+    #[inline(always)]
+    fn look_up<R: Raw>(&mut self, ctx: &Ctx<R>) -> i64 {
         // SAFETY: the helper reads and writes as many bytes as it is told.
-        let known = unsafe {
-            bpf_fib_lookup(ctx.as_ptr().cast(), (&raw mut *self).cast(), size_of::<Self>() as i32, 0)
-        };
-        known == i64::from(bindings::BPF_FIB_LKUP_RET_SUCCESS)
+        unsafe { bpf_fib_lookup(ctx.as_ptr().cast(), (&raw mut *self).cast(), size_of::<Self>() as i32, 0) }
     }
 }

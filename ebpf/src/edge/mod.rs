@@ -32,7 +32,6 @@ use crate::{
     flow::{self, Rules},
     maps,
     parse::{IP_OFFSET, Kind},
-    rewrite,
     service::{choose, find},
     slow, tunnel, words,
     work::Work,
@@ -164,7 +163,7 @@ fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr
 fn send<F: Family>(ctx: &Ctx<xdp_md>, work: &Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return XDP_PASS };
     let Ok(ip) = ctx.header_mut::<F::Header>(IP_OFFSET) else { return XDP_PASS };
-    if !tunnel::fits::<F>(ctx, ip.packet_len(), work.path.ifindex) {
+    if !tunnel::fits::<F>(ctx, u32::from(ip.packet_len()), work.path.ifindex) {
         return XDP_PASS;
     }
     ip.take_hop();

@@ -6,6 +6,7 @@ pub mod to_pod;
 pub mod to_uplink;
 
 use weir_common::{
+    flow::flags,
     header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     policy::RULE_NONE,
     reason::{Hook, Reason},
@@ -18,7 +19,7 @@ use crate::{
     flow::{self, Rules},
     maps, parse,
     parse::Kind,
-    slow,
+    slow, tunnel,
     work::{Refused, Work},
 };
 
@@ -49,7 +50,7 @@ pub trait Stage {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
+        deliver::hand_over::<F>(ctx, work)
     }
 }
 
@@ -79,18 +80,37 @@ fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
     let Some(work) = F::work().get_ptr_mut(0) else { return Ok(Outcome::PASS) };
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
+    work.is_tunnelled = 0;
+    if matches!(S::HOOK, Hook::FromUplink) && tunnel::may_end::<F>(ctx) {
+        match slow::hear(F::leave_tunnel(ctx)) {
+            slow::GO_ON => work.is_tunnelled = 1,
+            slow::NOT_OURS => {}
+            reason => {
+                slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
+                return Err(Refused(reason));
+            }
+        }
+        slow::settle();
+    }
     let verdict = match prepare::<S, F>(ctx, work) {
         Ok(()) => {
             slow::settle();
             judge::<S, F>(ctx, work)
         }
-        Err(_) if !S::STRICT => return Ok(Outcome::PASS),
+        Err(_) if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
         Err(drop) => Err(drop),
     };
     if let Err(Refused(reason)) = verdict {
         F::report_drop(ctx, S::HOOK, reason);
     }
     verdict
+}
+
+/// Whether what is not understood or not known is dropped. What came out of a tunnel is for a backend of this
+/// node, and has no other way to go.
+#[inline(always)]
+fn is_strict<S: Stage, A>(work: &Work<A>) -> bool {
+    S::STRICT || matches!(S::HOOK, Hook::FromUplink) && work.is_tunnelled != 0
 }
 
 /// Parses a packet as far as its flow's key.
@@ -114,7 +134,7 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
         Kind::Neighbour => return S::neighbour::<F>(ctx),
         Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
             slow::GO_ON => {}
-            _ if !S::STRICT => return Ok(Outcome::PASS),
+            _ if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
             reason => return Err(Refused(reason)),
         },
         Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {
@@ -133,10 +153,14 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
 fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<bool, Refused> {
     let epoch = match maps::state() {
         Some(state) if state.epoch != 0 => state.epoch,
-        _ if S::STRICT => return Err(Reason::NotReady.into()),
+        _ if is_strict::<S, _>(work) => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
-    let is_known = flow::lookup::<F>(work, maps::now());
+    let mut is_known = flow::lookup::<F>(work, maps::now());
+    if matches!(S::HOOK, Hook::FromUplink) && work.is_tunnelled != 0 && work.path.flags & flags::TUNNEL != 0 {
+        // Two nodes that take each other for the backend's would send it to and fro.
+        is_known = false;
+    }
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}

@@ -70,7 +70,8 @@ pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
 
 impl Lab {
     fn open(name: &str, manifest: &str) -> Self {
-        let mut node = Node::open(512).expect("the programs load");
+        let mut node =
+            Node::open(std::env::var("SETS").map_or(512, |s| s.parse().unwrap())).expect("the programs load");
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));

@@ -184,3 +184,19 @@ fn a_flow_keeps_its_backend_when_the_ring_changes() {
         assert_eq!(others.len(), 3, "new flows are spread: {others:?}");
     });
 }
+
+#[test]
+#[ignore]
+fn hold_for_bench() {
+    on_edge(|lab| {
+        let tid = nix::unistd::gettid();
+        std::fs::write(
+            "/tmp/edge-hold",
+            format!("/proc/{}/task/{}/ns/net {}", std::process::id(), tid, lab.uplink()),
+        )
+        .unwrap();
+        while std::path::Path::new("/tmp/edge-hold").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    });
+}

@@ -6,10 +6,10 @@
 
 use weir_common::{
     addr::Addr,
-    flow::flags,
     header::{IpHeader, Tcp, Udp},
     reason::Reason,
     service::{self, Backend, MemberKey},
+    state::inside,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     flow::Path,
     maps,
     parse::{IP_OFFSET, Kind, Packet},
-    service::{choose, find},
+    service::find,
     slow::{GO_ON, NOT_OURS},
     words,
     work::Work,
@@ -50,7 +50,7 @@ pub fn leave<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> u32 {
     if F::endpoint(to).is_none() {
         return NOT_OURS;
     }
-    if is_fragment || !F::is_inside(from) {
+    if is_fragment || F::inside(from) & inside::NODE == 0 {
         return Reason::InvalidTunnel as u32;
     }
     match ctx.adjust_room(-(size_of::<F::Header>() as i32), F::DECAP) {
@@ -73,7 +73,7 @@ pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, bac
         return Reason::InvalidTunnel as u32;
     }
     // Nobody of the cluster comes this way: a source in it is a lie.
-    if key.src.is_martian() || F::is_inside(&key.src) {
+    if key.src.is_martian() || F::inside(&key.src) != 0 {
         return Reason::InvalidSource as u32;
     }
     let member = MemberKey { service, backend: Backend { addr: *backend, port, reserved: 0 } };
@@ -83,23 +83,6 @@ pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, bac
     path.to.dport = port;
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.to.dst, backend) };
-    GO_ON
-}
-
-/// Fills in the backend of a new flow from outside for a service that is forwarded by DSR.
-#[inline(always)]
-pub fn begin<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
-    let key = &packet.key;
-    let Some(service) = find::<F>(key) else { return NOT_OURS };
-    let (ring, bits) = (service.external, service.flags);
-    if bits & service::flags::DSR == 0 {
-        return NOT_OURS;
-    }
-    let Some(backend) = choose::<F>(ring, key) else { return NOT_OURS };
-    path.to.dport = backend.port;
-    path.flags |= flags::TUNNEL;
-    // SAFETY: places in maps.
-    unsafe { words::copy(&raw mut path.to.dst, &raw const backend.addr) };
     GO_ON
 }
 

@@ -113,7 +113,7 @@ fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
     let key = &packet.key;
     let Some(service) = find::<F>(key) else { return false };
     let (is_simple, external) = (is_simple(service), service.external);
-    if !is_simple || key.src.is_martian() || F::is_inside(&key.src) {
+    if !is_simple || key.src.is_martian() || F::inside(&key.src) != 0 {
         return false;
     }
     let Some(backend) = choose::<F>(external, key) else { return false };

@@ -17,6 +17,7 @@ use weir::{
 use weir_common::{
     event::Event,
     reason::{Hook, Reason},
+    state::LOOPBACK,
 };
 
 use super::{At, Node, in_namespace, ip_command};
@@ -60,18 +61,25 @@ pub struct Lab {
 /// Packets by hook, and by the reason for which they were dropped, if they were.
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
+/// Sets of a flow table that is full now and then.
+const SETS: u32 = 512;
+
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
+    in_lab_of(SETS, name, manifest, test);
+}
+
+/// The same with a flow table of `sets` sets.
+pub fn in_lab_of(sets: u32, name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
     in_namespace(|| {
-        let mut lab = Lab::open(name, manifest);
+        let mut lab = Lab::open(sets, name, manifest);
         test(&mut lab);
     });
 }
 
 impl Lab {
-    fn open(name: &str, manifest: &str) -> Self {
-        let mut node =
-            Node::open(std::env::var("SETS").map_or(512, |s| s.parse().unwrap())).expect("the programs load");
+    fn open(sets: u32, name: &str, manifest: &str) -> Self {
+        let mut node = Node::open(sets).expect("the programs load");
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
@@ -194,6 +202,11 @@ impl Lab {
     /// The node itself sends a frame by the uplink.
     pub fn leave(&self, frame: &[u8]) -> Verdict {
         self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
+    }
+
+    /// The node itself sends a frame to an address of its own.
+    pub fn loop_back(&self, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, frame)
     }
 
     /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts

@@ -7,14 +7,7 @@ use weir_common::{
     state::{LOOPBACK, inside},
 };
 
-use crate::{
-    ctx::Ctx,
-    family::Family,
-    flow::Path,
-    parse::Packet,
-    rewrite, slow,
-    work::{Refused, Work},
-};
+use crate::{ctx::Ctx, family::Family, flow::Path, parse::Packet, rewrite};
 
 /// What becomes of a packet that may pass: the return value of a classifier.
 #[derive(Clone, Copy)]
@@ -63,20 +56,10 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::
 /// # Errors
 /// When its headers cannot be written.
 #[inline(always)]
-pub fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
-    let path = &work.path;
+pub fn hand_over<F: Family>(ctx: &Ctx, path: &Path<F::Addr>) -> Result<Outcome, Reason> {
     if path.flags & flags::TO_PEER != 0 {
         rewrite::route::<F>(ctx, &path.mac)?;
         return Ok(Outcome(ctx.redirect_peer(path.ifindex)));
-    }
-    if path.flags & flags::TUNNEL != 0 {
-        return match slow::hear(F::enter_tunnel(ctx)) {
-            slow::GO_ON => {
-                slow::settle();
-                Ok(Outcome(ctx.redirect_neigh(work.fib.ifindex)))
-            }
-            reason => Err(Refused(reason)),
-        };
     }
     if path.flags & flags::BY_UPLINK != 0 {
         // The helper finds the next router's address itself.
@@ -84,7 +67,7 @@ pub fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, 
         return Ok(Outcome(ctx.redirect_neigh(path.ifindex)));
     }
     if path.flags & flags::BY_LOOPBACK != 0 {
-        return Ok(by_loopback(ctx)?);
+        return by_loopback(ctx);
     }
     Ok(Outcome::PASS)
 }

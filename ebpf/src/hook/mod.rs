@@ -19,7 +19,7 @@ use crate::{
     flow::{self, Rules},
     maps, parse,
     parse::Kind,
-    slow, tunnel,
+    slow,
     work::{Refused, Work},
 };
 
@@ -43,6 +43,12 @@ pub trait Stage {
         Ok(Outcome::PASS)
     }
 
+    /// Takes a packet out of the tunnel that ends here, if one does.
+    #[inline(always)]
+    fn unwrap<F: Family>(_: &Ctx, _: &mut Work<F::Addr>) -> Result<(), Refused> {
+        Ok(())
+    }
+
     /// Sends a packet on its way, which is in `work`.
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
@@ -51,7 +57,7 @@ pub trait Stage {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, &work.path)?;
-        deliver::hand_over::<F>(ctx, work)
+        Ok(deliver::hand_over::<F>(ctx, &work.path)?)
     }
 }
 
@@ -81,17 +87,9 @@ fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
     let Some(work) = F::work().get_ptr_mut(0) else { return Ok(Outcome::PASS) };
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
-    work.is_tunnelled = 0;
-    if matches!(S::HOOK, Hook::FromUplink) && tunnel::may_end::<F>(ctx) {
-        match slow::hear(F::leave_tunnel(ctx)) {
-            slow::GO_ON => work.is_tunnelled = 1,
-            slow::NOT_OURS => {}
-            reason => {
-                slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
-                return Err(Refused(reason));
-            }
-        }
-        slow::settle();
+    if let Err(Refused(reason)) = S::unwrap::<F>(ctx, work) {
+        slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
+        return Err(Refused(reason));
     }
     let verdict = match prepare::<S, F>(ctx, work) {
         Ok(()) => {

@@ -19,7 +19,7 @@ use crate::{
     maps,
     parse::{IP_OFFSET, Kind, Packet},
     service::find,
-    slow::{GO_ON, NOT_OURS},
+    slow::{self, GO_ON, NOT_OURS},
     words,
     work::Work,
 };
@@ -96,19 +96,17 @@ pub fn enter<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(), Reaso
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
     let Work { packet, path, fib, .. } = work;
     fib.ask::<F>(ctx.ifindex(), F::node(state), &path.to.dst);
-    if !fib.has_route(ctx) {
-        fib.ifindex = state.uplink;
-    }
+    let ifindex = fib.route(ctx);
     let ip = ctx.header_mut::<F::Header>(IP_OFFSET)?;
     let (class, len) = (ip.class(), ip.packet_len());
     let longest = match ctx.gso_size() {
         0 => u32::from(len),
-        segment => packet.l4 - IP_OFFSET + transport_len(ctx, packet)? + segment,
+        segment => packet.l4 - IP_OFFSET + transport_len(ctx, packet) + segment,
     };
-    if !fits::<F>(ctx, longest, fib.ifindex) {
+    if !fits::<F>(ctx, slow::hear(longest), ifindex) {
         return Err(Reason::PacketTooBig);
     }
-    ctx.header_mut::<F::Header>(IP_OFFSET)?.take_hop();
+    ip.take_hop();
     ctx.adjust_room(size_of::<F::Header>() as i32, F::ENCAP)?;
     let outer = ctx.header_mut::<F::Header>(IP_OFFSET)?;
     write::<F>(outer, class, len, F::node(state), &path.to.dst);
@@ -117,10 +115,10 @@ pub fn enter<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(), Reaso
 
 /// Length of the transport header, which every segment of a packet has.
 #[inline(always)]
-fn transport_len<A>(ctx: &Ctx, packet: &Packet<A>) -> Result<u32, Reason> {
-    match packet.kind {
-        Kind::Tcp => Ok(u32::from(ctx.header::<Tcp>(packet.l4)?.offset >> 4) * 4),
-        _ => Ok(size_of::<Udp>() as u32),
+fn transport_len<A>(ctx: &Ctx, packet: &Packet<A>) -> u32 {
+    match (packet.kind, ctx.header::<Tcp>(packet.l4)) {
+        (Kind::Tcp, Ok(tcp)) => u32::from(tcp.offset >> 4) * 4,
+        _ => size_of::<Udp>() as u32,
     }
 }
 

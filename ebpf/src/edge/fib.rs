@@ -53,13 +53,11 @@ impl Fib {
         self.look_up(ctx) == i64::from(bindings::BPF_FIB_LKUP_RET_SUCCESS)
     }
 
-    /// Whether the kernel knows by which interface to go; the next hop's MAC address may be unknown yet.
+    /// Asks by which interface to go, which the question's remains where the kernel does not know.
     #[inline(always)]
-    pub fn has_route<R: Raw>(&mut self, ctx: &Ctx<R>) -> bool {
-        let answer = self.look_up(ctx);
-        answer == i64::from(bindings::BPF_FIB_LKUP_RET_SUCCESS)
-            || answer == i64::from(bindings::BPF_FIB_LKUP_RET_NO_NEIGH)
-            || answer == i64::from(bindings::BPF_FIB_LKUP_RET_FRAG_NEEDED)
+    pub fn route<R: Raw>(&mut self, ctx: &Ctx<R>) -> u32 {
+        self.look_up(ctx);
+        self.ifindex
     }
 
     #[inline(always)]

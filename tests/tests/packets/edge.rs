@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use etherparse::{NetHeaders, PacketHeaders};
+use weir_common::reason::Reason;
 use weir_tests::packets::{
-    Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
+    Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
 };
 
-use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4};
+use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over};
 
 const SERVICE: &str = include_str!("edge.yaml");
 
@@ -33,11 +34,6 @@ fn hops_at(frame: &[u8]) -> usize {
 
 /// Takes the header of a tunnel off a frame: source, destination, and the frame inside.
 fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
-    assert_eq!(
-        (&frame[..6], &frame[6..12]),
-        (&ROUTER_MAC[..], &NODE_MAC[..]),
-        "to the next hop, from the node"
-    );
     let inner = |at: usize| [&frame[..14], &frame[at..]].concat();
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     match headers.net.expect("an IP packet") {
@@ -61,7 +57,18 @@ fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
 #[track_caller]
 fn check_tunnelled(lab: &Lab, family: Family, frame: &[u8]) {
     let sent = lab.meet_edge(frame).expect("it is sent on");
-    let (from, to, inner) = unwrap(&sent);
+    assert_eq!(
+        (&sent[..6], &sent[6..12]),
+        (&ROUTER_MAC[..], &NODE_MAC[..]),
+        "to the next hop, from the node"
+    );
+    check_tunnel(family, frame, &sent);
+}
+
+/// What `frame` must have become on its way to the backend.
+#[track_caller]
+fn check_tunnel(family: Family, frame: &[u8], sent: &[u8]) {
+    let (from, to, inner) = unwrap(sent);
     assert_eq!((from, to), (family.node.parse().unwrap(), family.remote.parse().unwrap()));
     let mut expected = frame.to_vec();
     expected[hops_at(frame)] -= 1;
@@ -186,17 +193,149 @@ fn a_flow_keeps_its_backend_when_the_ring_changes() {
 }
 
 #[test]
-#[ignore]
-fn hold_for_bench() {
+fn tc_does_what_the_edge_leaves_to_it() {
     on_edge(|lab| {
-        let tid = nix::unistd::gettid();
-        std::fs::write(
-            "/tmp/edge-hold",
-            format!("/proc/{}/task/{}/ns/net {}", std::process::id(), tid, lab.uplink()),
-        )
-        .unwrap();
-        while std::path::Path::new("/tmp/edge-hold").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(200));
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 80);
+            for flags in [SYN, ACK] {
+                let frame = ends.tcp(flags);
+                check_tunnel(family, &frame, &handed_over(lab.arrive(&frame), "a tunnel"));
+            }
+            // The edge goes on with a flow of TC's, and TC with one of the edge's.
+            check_tunnelled(lab, family, &ends.tcp(ACK));
+            let ends = Ends::new(family.outside, vip, 53);
+            check_tunnelled(lab, family, &ends.udp(b"q"));
+            check_tunnel(family, &ends.udp(b"q"), &handed_over(lab.arrive(&ends.udp(b"q")), "a tunnel"));
+            let header = if vip.contains(':') { 48 } else { 28 };
+            let longest = ends.udp(&vec![0; 1500 - 2 * (header - 8) - 8]);
+            check_tunnel(family, &longest, &handed_over(lab.arrive(&longest), "what just fits"));
+            let longer = ends.udp(&vec![0; 1501 - 2 * (header - 8) - 8]);
+            dropped(lab.arrive(&longer), Reason::PacketTooBig, "a byte more");
+        }
+        let ends = Ends::new(V4.outside, VIPS[0], 80);
+        let options = ip_options_v4(&ends, 6, &[1; 4], &ends.tcp_segment(SYN, &[], &[]));
+        let sent = handed_over(lab.arrive(&options), "options");
+        assert_eq!(unwrap(&sent).2[34..], options[34..]);
+    });
+}
+
+/// What the node n1 sends to the backend of the service.
+fn tunnelled(family: Family, from: &str, to: &str, inner: &[u8]) -> Vec<u8> {
+    let number = if family.node.contains(':') { 41 } else { 4 };
+    ip(from.parse().unwrap(), to.parse().unwrap(), number, &inner[14..])
+}
+
+/// Runs a test on node n2, where the backend is.
+fn at_backend(test: impl FnOnce(&mut Lab) + Send) {
+    in_lab("n2", &[CLUSTER, SERVICE].concat(), test);
+}
+
+#[test]
+fn a_tunnel_ends_at_the_backend_which_answers_the_client_itself() {
+    at_backend(|lab| {
+        for (family, vip) in families() {
+            for (port, backend_port) in [(80, 8080), (53, 5353)] {
+                let ends = Ends::new(family.outside, vip, port);
+                let there = Ends { dst: family.remote.parse().unwrap(), dport: backend_port, ..ends };
+                let frame = |ends: &Ends, flags| if port == 80 { ends.tcp(flags) } else { ends.udp(b"q") };
+                for flags in [SYN, ACK] {
+                    let inner = frame(&ends, flags);
+                    let arrived = tunnelled(family, family.node, family.remote, &inner);
+                    let sent = handed_over(lab.arrive(&arrived), "to the backend");
+                    assert_eq!((read_tuple(&sent), wrong_checksums(&sent)), (there, vec![]));
+                    assert_eq!(sent.len(), inner.len());
+                }
+                let back =
+                    handed_over(lab.send("t/remote", &frame(&there.back(), SYN | ACK)), "past the stack");
+                assert_eq!((read_tuple(&back), wrong_checksums(&back)), (ends.back(), vec![]));
+            }
+        }
+    });
+}
+
+#[test]
+fn what_comes_out_of_a_tunnel_is_for_a_backend_of_its_service_or_dropped() {
+    at_backend(|lab| {
+        for (family, vip) in families() {
+            let to = |address, port| Ends::new(family.outside, address, port);
+            let legal = to(vip, 80).tcp(SYN);
+            let by = |from, inner: &[u8]| lab.arrive(&tunnelled(family, from, family.remote, inner));
+            for forged in [family.outside, family.other, family.remote, family.unallocated] {
+                dropped(by(forged, &legal), Reason::InvalidTunnel, "from no node");
+            }
+            dropped(by(family.node, &to(vip, 81).tcp(SYN)), Reason::InvalidTunnel, "no port of the service");
+            dropped(by(family.node, &to(family.far, 80).tcp(SYN)), Reason::InvalidTunnel, "no DSR service");
+            dropped(
+                by(family.node, &to(family.remote, 8080).tcp(SYN)),
+                Reason::InvalidTunnel,
+                "the pod itself",
+            );
+            dropped(by(family.node, &to(vip, 80).tcp(0)), Reason::InvalidTcpFlags, "no TCP");
+            for source in [family.client, family.remote, family.node] {
+                let inner = Ends::new(source, vip, 80).tcp(SYN);
+                dropped(by(family.node, &inner), Reason::InvalidSource, "a client of the cluster");
+            }
+            handed_over(by(family.node, &legal), "the legal one");
+            // What is no pod's is the node's own business.
+            let own = tunnelled(family, family.node, family.unallocated, &legal);
+            assert_eq!(super::through_stack(lab.arrive(&own), "another tunnel"), own);
+        }
+    });
+}
+
+#[test]
+fn a_tunnel_to_a_pod_that_is_no_backend_is_dropped() {
+    let away =
+        SERVICE.replace("10.244.2.10", "10.244.2.11").replace("fd00:10:244:2::10", "fd00:10:244:2::11");
+    in_lab("n2", &[CLUSTER, &away].concat(), |lab| {
+        for (family, vip) in families() {
+            let inner = Ends::new(family.outside, vip, 80).tcp(SYN);
+            let frame = tunnelled(family, family.node, family.remote, &inner);
+            dropped(lab.arrive(&frame), Reason::InvalidTunnel, "no backend");
+        }
+        lab.commit(&[CLUSTER, SERVICE].concat());
+        for (family, vip) in families() {
+            let inner = Ends::new(family.outside, vip, 80).tcp(SYN);
+            handed_over(lab.arrive(&tunnelled(family, family.node, family.remote, &inner)), "a backend");
+        }
+    });
+}
+
+#[test]
+fn policy_judges_the_client_behind_a_tunnel() {
+    // The server lets in the client pod alone.
+    let local =
+        SERVICE.replace("10.244.2.10", "10.244.1.20").replace("fd00:10:244:2::10", "fd00:10:244:1::20");
+    let world = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: world, namespace: t}\nspec:\n  podSelector: {matchLabels: {app: server}}\n  ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/28}}, {ipBlock: {cidr: \"2001:db8::/125\"}}]}]\n";
+    in_lab("n1", &[CLUSTER, &local, world].concat(), |lab| {
+        for ((_, vip), (denied, allowed)) in
+            families().zip([("203.0.113.99", "203.0.113.9"), ("2001:db8::9", "2001:db8::7")])
+        {
+            let family = if vip.contains(':') { super::V6 } else { V4 };
+            let node = if vip.contains(':') { "fd00:50::12" } else { "192.168.50.12" };
+            let by = |client| {
+                let inner = Ends::new(client, vip, 80).tcp(SYN);
+                lab.arrive(&tunnelled(family, node, family.server, &inner))
+            };
+            dropped(by(denied), Reason::PolicyDenied, "nobody lets it in");
+            handed_over(by(allowed), "let in by its address");
+        }
+    });
+}
+
+#[test]
+fn a_pod_makes_no_tunnels() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let inner = Ends::new(family.outside, vip, 80).tcp(SYN);
+            let frame = tunnelled(family, family.client, family.remote, &inner);
+            let reason =
+                if vip.contains(':') { Reason::InvalidExtensionHeader } else { Reason::UnsupportedL4 };
+            dropped(lab.send(super::CLIENT, &frame), reason, "a tunnel of a pod's");
+            handed_over(
+                lab.send(super::CLIENT, &Ends::new(family.client, family.web, 80).tcp(SYN)),
+                "its own",
+            );
         }
     });
 }

@@ -151,6 +151,8 @@ pub mod flags {
     pub const TUNNEL: u16 = 1 << 8;
     /// The entry's interface and MAC address are those of the next router: XDP may send the packet there.
     pub const EDGE: u16 = 1 << 9;
+    /// Never in an entry: this packet, an ICMP error, has been rewritten already.
+    pub const REWRITTEN: u16 = 1 << 15;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

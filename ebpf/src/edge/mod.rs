@@ -32,6 +32,7 @@ use crate::{
     flow::{self, Rules},
     maps,
     parse::{IP_OFFSET, Kind},
+    rewrite,
     service::{choose, find},
     slow, tunnel, words,
     work::Work,
@@ -100,10 +101,11 @@ fn has_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
     is_onward(path.flags) && approach::<F>(ctx, state, work)
 }
 
-/// Whether packets of a flow leave the node again.
+/// Whether packets of a flow leave the node again, for whoever opened it from outside.
 #[inline(always)]
 fn is_onward(way: u16) -> bool {
-    way & flags::TUNNEL != 0
+    let is_translated = way & (flags::BY_UPLINK | flags::TO_PEER | flags::FROM_NODE) == flags::BY_UPLINK;
+    way & flags::TUNNEL != 0 || is_translated
 }
 
 /// Chooses the backend of a new flow, where nothing is to be decided but that. Its way is in `work`.
@@ -141,7 +143,8 @@ fn is_simple(service: &service::Service) -> bool {
 fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr>) -> bool {
     let Work { packet, path, entry, rules, fib, .. } = work;
     let ifindex = ctx.ingress_ifindex();
-    fib.ask::<F>(ifindex, F::node(state), &path.to.dst);
+    let from = if path.flags & flags::TUNNEL != 0 { F::node(state) } else { &path.to.src };
+    fib.ask::<F>(ifindex, from, &path.to.dst);
     if !fib.answer(ctx) || fib.ifindex != ifindex {
         return false;
     }
@@ -161,15 +164,23 @@ fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr
 /// Sends the packet out again as its way says.
 #[inline(always)]
 fn send<F: Family>(ctx: &Ctx<xdp_md>, work: &Work<F::Addr>) -> u32 {
+    let path = &work.path;
+    if path.flags & flags::TUNNEL == 0 {
+        return match rewrite::translate::<F>(ctx, &work.packet, &path.to) {
+            Ok(()) if rewrite::route::<F>(ctx, &path.mac).is_ok() => XDP_TX,
+            // It has been changed: nobody else is to make something of it.
+            _ => XDP_DROP,
+        };
+    }
     let Some(state) = maps::state() else { return XDP_PASS };
     let Ok(ip) = ctx.header_mut::<F::Header>(IP_OFFSET) else { return XDP_PASS };
-    if !tunnel::fits::<F>(ctx, u32::from(ip.packet_len()), work.path.ifindex) {
+    if !tunnel::fits::<F>(ctx, u32::from(ip.packet_len()), path.ifindex) {
         return XDP_PASS;
     }
     ip.take_hop();
-    match xdp::encapsulate::<F>(ctx, F::node(state), &work.path) {
+    match xdp::encapsulate::<F>(ctx, F::node(state), path) {
         true => XDP_TX,
-        // It has been changed: nobody else is to make something of it.
+        // As above.
         false => XDP_DROP,
     }
 }

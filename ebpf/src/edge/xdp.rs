@@ -5,7 +5,6 @@ use aya_ebpf::{
     helpers::bpf_xdp_adjust_head,
 };
 use weir_common::{
-    addr::Be16,
     checksum::fold,
     header::{Eth, IpHeader},
     reason::Reason,
@@ -92,13 +91,14 @@ impl Raw for xdp_md {
     /// What comes from outside carries its checksum.
     #[inline(always)]
     fn replace_l4_check(ctx: &Ctx<Self>, offset: u32, diff: u32, flags: u64) -> Result<(), Reason> {
-        let check = ctx.header_mut::<Be16>(offset)?;
+        let field = ctx.header_mut::<[u8; 2]>(offset)?;
+        let check = u16::from_ne_bytes(*field);
         let is_udp = flags & u64::from(BPF_F_MARK_MANGLED_0) != 0;
-        if is_udp && check.0 == 0 {
+        if is_udp && check == 0 {
             return Ok(());
         }
-        let sum = !fold(u64::from(!check.0) + u64::from(diff));
-        *check = Be16(if is_udp && sum == 0 { !0 } else { sum });
+        let sum = !fold(u64::from(!check) + u64::from(diff));
+        *field = if is_udp && sum == 0 { [0xff; 2] } else { sum.to_ne_bytes() };
         Ok(())
     }
 

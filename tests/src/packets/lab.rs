@@ -4,12 +4,14 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
+    datapath::Datapath,
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
@@ -51,6 +53,9 @@ pub struct Lab {
     node: Node,
     name: String,
     numbers: Numbers,
+    /// What is in force.
+    datapath: Datapath,
+    interfaces: BTreeMap<IpAddr, Interface>,
     /// Host-side interface and MAC address by pod.
     pods: BTreeMap<String, Interface>,
     uplink: u32,
@@ -65,16 +70,18 @@ type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 const SETS: u32 = 512;
 
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
-pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
-    in_lab_of(SETS, name, manifest, test);
+pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
+    in_lab_of(SETS, name, manifest, test)
 }
 
-/// The same with a flow table of `sets` sets.
-pub fn in_lab_of(sets: u32, name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
-    in_namespace(|| {
-        let mut lab = Lab::open(sets, name, manifest);
-        test(&mut lab);
-    });
+/// The same with flow tables of so many sets.
+pub fn in_lab_of<T: Send>(
+    sets: u32,
+    name: &str,
+    manifest: &str,
+    test: impl FnOnce(&mut Lab) -> T + Send,
+) -> T {
+    in_namespace(|| test(&mut Lab::open(sets, name, manifest)))
 }
 
 impl Lab {
@@ -83,8 +90,16 @@ impl Lab {
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
-        let (numbers, pods) = (Numbers::default(), BTreeMap::new());
-        let mut lab = Self { node, name: name.to_owned(), numbers, pods, uplink, counters };
+        let mut lab = Self {
+            node,
+            name: name.to_owned(),
+            numbers: Numbers::default(),
+            datapath: Datapath::default(),
+            interfaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            uplink,
+            counters,
+        };
         lab.commit(manifest);
         lab
     }
@@ -103,6 +118,7 @@ impl Lab {
         let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
         self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
         self.numbers.retain(&datapath);
+        (self.datapath, self.interfaces) = (datapath, interfaces);
     }
 
     /// Brings the uplink up, and leads everything that is not of this node to one router behind it.
@@ -171,6 +187,16 @@ impl Lab {
     /// Where a pod hangs.
     pub fn pod(&self, pod: &str) -> Interface {
         self.pods[pod]
+    }
+
+    /// What is in force.
+    pub const fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The addresses of the pods of this node, and where they hang.
+    pub fn interfaces(&self) -> impl Iterator<Item = (IpAddr, Interface)> {
+        self.interfaces.iter().map(|(address, interface)| (*address, *interface))
     }
 
     /// Number of the uplink.
@@ -244,6 +270,11 @@ impl Lab {
     /// Takes what is recorded of IPv4 packets like these out of the flow table, as another flow may.
     pub fn forget(&self, packets: &super::Ends) {
         self.node.forget(packets).expect("the table can be written");
+    }
+
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) {
+        self.node.forget_all().expect("the tables can be written");
     }
 
     /// Every flow in the table.

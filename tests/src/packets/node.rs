@@ -21,8 +21,9 @@ use weir::{
     plan::{PerFamily, Sizes},
 };
 use weir_common::{
-    addr::{Be16, V4},
-    flow::{FREE, FlowKey, FlowSet, WAYS},
+    addr::{Addr, Be16, V4, V6},
+    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, WAYS},
+    plain::Plain,
     state::events,
 };
 
@@ -55,7 +56,7 @@ impl Node {
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: 64, v6: 64 },
+            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
             vectors: 1 << 15,
             rules: 1 << 13,
             rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
@@ -106,6 +107,16 @@ impl Node {
         Ok(())
     }
 
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) -> anyhow::Result<()> {
+        let pins = Pins::new(&self.pins);
+        let open = |name: &str| MapFd::new(object_get(&pins.map(name))?);
+        forget_flows::<V4>(open("FLOWS_V4")?)?;
+        forget_flows::<V6>(open("FLOWS_V6")?)?;
+        forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
+        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+    }
+
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
         let packet =
@@ -114,6 +125,27 @@ impl Node {
         let ran = run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
+}
+
+fn forget_flows<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FlowSet<A>: Plain,
+{
+    let table: Map<u32, FlowSet<A>> = Map::new(map)?;
+    let mut used = table.entries()?;
+    for (_, set) in &mut used {
+        set.tags = std::array::from_fn(|way| FREE | way as u64);
+    }
+    Ok(table.put(&used)?)
+}
+
+fn forget_fragments<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FragmentKey<A>: Plain,
+{
+    let table: Map<FragmentKey<A>, Fragment> = Map::new(map)?;
+    let known: Vec<_> = table.entries()?.into_iter().map(|(key, _)| key).collect();
+    Ok(table.delete(&known)?)
 }
 
 impl Drop for Node {

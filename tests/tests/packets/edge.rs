@@ -339,3 +339,54 @@ fn a_pod_makes_no_tunnels() {
         }
     });
 }
+
+#[test]
+fn a_masqueraded_flow_is_sent_on_both_ways_once_tc_has_opened_it() {
+    let service = SERVICE.replace("forwarding: dsr", "forwarding: snat");
+    in_lab("n1", &[CLUSTER, &service].concat(), |lab| {
+        lab.route_out();
+        for (family, vip) in families() {
+            for (port, backend_port) in [(80, 8080), (53, 5353)] {
+                let ends = Ends::new(family.outside, vip, port);
+                let frame = |ends: &Ends, flags| if port == 80 { ends.tcp(flags) } else { ends.udp(b"odd") };
+                assert_eq!(lab.meet_edge(&frame(&ends, SYN)), None, "TC opens it");
+                let there = read_tuple(&handed_over(lab.arrive(&frame(&ends, SYN)), "by TC"));
+                assert_eq!(
+                    (there.src, there.dst),
+                    (family.node.parse().unwrap(), family.remote.parse().unwrap())
+                );
+                assert_eq!(there.dport, backend_port);
+
+                for (sent, expected) in [(ends, there), (there.back(), ends.back())] {
+                    let sent = lab.meet_edge(&frame(&sent, ACK)).expect("it is sent on");
+                    assert_eq!((read_tuple(&sent), wrong_checksums(&sent)), (expected, vec![]));
+                    assert_eq!((&sent[..6], &sent[6..12]), (&ROUTER_MAC[..], &NODE_MAC[..]));
+                    assert_eq!(sent[hops_at(&sent)], 63, "a hop was taken");
+                }
+                // And TC goes on with it as well.
+                let again = handed_over(lab.arrive(&frame(&ends, ACK)), "by TC");
+                assert_eq!((read_tuple(&again), wrong_checksums(&again)), (there, vec![]));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_flow_to_a_pod_of_this_node_is_left_to_tc() {
+    let local =
+        SERVICE.replace("10.244.2.10", "10.244.1.10").replace("fd00:10:244:2::10", "fd00:10:244:1::10");
+    in_lab("n1", &[CLUSTER, &local].concat(), |lab| {
+        lab.route_out();
+        // Not up the uplink, as in a network without a route to the pod.
+        weir_tests::packets::ip_command("route add 10.244.1.10/32 dev lo");
+        weir_tests::packets::ip_command("route add fd00:10:244:1::10/128 dev lo");
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 80);
+            let there = Ends { dst: family.client.parse().unwrap(), dport: 8080, ..ends };
+            for flags in [SYN, ACK] {
+                assert_eq!(lab.meet_edge(&ends.tcp(flags)), None);
+                assert_eq!(read_tuple(&handed_over(lab.arrive(&ends.tcp(flags)), "to the pod")), there);
+            }
+        }
+    });
+}

@@ -20,7 +20,7 @@ use crate::{
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
-    words,
+    tunnel, words,
     work::{End, Work},
 };
 
@@ -98,7 +98,11 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    if work.is_new != 0 && work.path.flags & flags::TUNNEL == 0 {
+    if work.path.flags & flags::TUNNEL != 0 {
+        tunnel::record::<F>(state, work);
+        return GO_ON;
+    }
+    if work.is_new != 0 {
         let answer = F::allot();
         if answer != GO_ON {
             return answer;
@@ -108,7 +112,7 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
     let Work { packet, path, entry, client, server, is_new, rules, .. } = work;
     let key = &packet.key;
     path.epoch = state.epoch;
-    if *is_new != 0 && path.flags & flags::TUNNEL == 0 {
+    if *is_new != 0 {
         // The reply first: once a packet is out, its answer must find the way back.
         turn(entry.key.tuple_mut(), &path.to);
         entry.key.scope = server.ifindex;
@@ -126,8 +130,6 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         if !insert::<F>() {
             return Reason::FlowTableFailed as u32;
         }
-    }
-    if *is_new != 0 {
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
     lead(path, if path.flags & flags::REPLY != 0 { client } else { server }, state);

@@ -155,8 +155,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
             addr_of_mut!((*entry).state).write_volatile(state);
             path.state = state;
         }
-        // A tunnelled flow has no other direction.
-        if (due || next != Next::Same) && path.flags & flags::TUNNEL == 0 {
+        if due || next != Next::Same {
             let is_whole = F::keep_alive();
             // The way back was lost to another flow: opened once more, this one gets it again. A masqueraded
             // flow would get another port, and an answer cannot open anything.
@@ -231,8 +230,10 @@ fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
         return Next::Changes(state::CLOSING);
     }
     // Of a tunnelled flow no answers are seen: that the client goes on says that there are some.
-    let goes_on = entry.flags & flags::TUNNEL != 0 && tcp & tcp_flags::SYN == 0;
-    if (entry.flags & flags::REPLY != 0 || goes_on) && entry.state == state::OPENING {
+    // One number and no branch: the bit of a SYN, where the flag is, takes the flag out.
+    const { assert!((tcp_flags::SYN as u16) << 7 == flags::TUNNEL) };
+    let goes_on = flags::TUNNEL & !(u16::from(tcp) << 7);
+    if entry.flags & (flags::REPLY | goes_on) != 0 && entry.state == state::OPENING {
         return Next::Changes(state::ESTABLISHED);
     }
     Next::Same
@@ -257,9 +258,13 @@ pub fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
     FlowKey::reply_to(&path.to, scope, protocol)
 }
 
-/// Marks the other direction's entry used and in the same state, if it is there; whether it is.
+/// Marks the other direction's entry used and in the same state, if it is there; whether it is. A tunnelled
+/// flow has none, and is whole without.
 #[inline(always)]
 pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> bool {
+    if path.flags & flags::TUNNEL != 0 {
+        return true;
+    }
     let hash = peer_key(path, packet.key.protocol).hash();
     let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);

@@ -5,11 +5,11 @@
 //! takes the header off and lets the backend answer the client itself.
 
 use weir_common::{
-    addr::Addr,
+    flow::flags,
     header::{IpHeader, Tcp, Udp},
     reason::Reason,
     service::{self, Backend, MemberKey},
-    state::inside,
+    state::{State, inside},
 };
 
 use crate::{
@@ -64,16 +64,13 @@ pub fn leave<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, backend: &F::Addr) -> u32 {
     let key = &packet.key;
-    if packet.piece.is_later() {
-        return Reason::FragmentNotFound as u32;
-    }
     let Some(service) = find::<F>(key) else { return Reason::InvalidTunnel as u32 };
     let (service, port, bits) = (service.id, service.target_port, service.flags);
     if bits & service::flags::DSR == 0 {
         return Reason::InvalidTunnel as u32;
     }
     // Nobody of the cluster comes this way: a source in it is a lie.
-    if key.src.is_martian() || F::inside(&key.src) != 0 {
+    if F::inside(&key.src) != 0 {
         return Reason::InvalidSource as u32;
     }
     let member = MemberKey { service, backend: Backend { addr: *backend, port, reserved: 0 } };
@@ -84,6 +81,21 @@ pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, bac
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.to.dst, backend) };
     GO_ON
+}
+
+/// Records a flow that goes through a tunnel, in its one direction. Its event is the backend's node's to tell.
+#[inline(always)]
+pub fn record<F: Family>(state: &State, work: &mut Work<F::Addr>) {
+    let Work { packet, path, entry, .. } = work;
+    path.epoch = state.epoch;
+    // Where the next hop is, is for XDP to find out anew.
+    path.flags &= !flags::EDGE;
+    // SAFETY: places of one type each, all in the map.
+    unsafe {
+        words::copy(&raw mut entry.key, &raw const packet.key);
+        words::copy(&raw mut entry.path, path);
+    }
+    F::insert();
 }
 
 /// Puts the packet, whose way is in `work`, into the tunnel to its backend. Leaves the interface that it

@@ -39,6 +39,12 @@ impl Stage for FromUplink {
         Ok(())
     }
 
+    /// Two nodes that take each other for the backend's would send it to and fro: the one that it came to decides.
+    #[inline(always)]
+    fn goes_round<A>(work: &Work<A>) -> bool {
+        work.is_tunnelled & u32::from(work.path.flags / flags::TUNNEL) & 1 != 0
+    }
+
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         if deliver::expires(&work.packet, &work.path) {

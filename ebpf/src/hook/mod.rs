@@ -6,7 +6,6 @@ pub mod to_pod;
 pub mod to_uplink;
 
 use weir_common::{
-    flow::flags,
     header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     policy::RULE_NONE,
     reason::{Hook, Reason},
@@ -47,6 +46,12 @@ pub trait Stage {
     #[inline(always)]
     fn unwrap<F: Family>(_: &Ctx, _: &mut Work<F::Addr>) -> Result<(), Refused> {
         Ok(())
+    }
+
+    /// Whether the way that was found leads back into a tunnel that the packet came out of.
+    #[inline(always)]
+    fn goes_round<A>(_: &Work<A>) -> bool {
+        false
     }
 
     /// Sends a packet on its way, which is in `work`.
@@ -155,11 +160,8 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
         _ if is_strict::<S, _>(work) => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
-    let mut is_known = flow::lookup::<F>(work, maps::now());
-    if matches!(S::HOOK, Hook::FromUplink) && work.is_tunnelled != 0 && work.path.flags & flags::TUNNEL != 0 {
-        // Two nodes that take each other for the backend's would send it to and fro.
-        is_known = false;
-    }
+    let is_found = flow::lookup::<F>(work, maps::now());
+    let is_known = is_found && !S::goes_round(work);
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}

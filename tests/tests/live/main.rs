@@ -4,6 +4,7 @@
 mod birth;
 mod damage;
 mod detach;
+mod edge;
 mod hosts;
 mod input;
 mod policy;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader};
 
-use super::Ends;
+use weir_common::header::protocol;
+
+use super::{Ends, build::crc32c, l4_offset};
 
 /// Addresses and ports of a frame; the identifier of an echo stands where its flow has it.
 pub fn read_tuple(frame: &[u8]) -> Ends {
@@ -38,7 +40,7 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
     Ends { src, dst, sport, dport }
 }
 
-/// The checksums of a frame that etherparse computes otherwise. A UDP checksum of zero means none in IPv4.
+/// The checksums of a frame that etherparse, or for SCTP [`crc32c`], computes otherwise. A UDP checksum of zero means none in IPv4.
 pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     let payload = headers.payload.slice();
@@ -78,6 +80,16 @@ pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
             _ => {}
         },
         _ => panic!("no IP packet"),
+    }
+    let number = if frame[14] >> 4 == 4 { frame[23] } else { frame[20] };
+    if number == protocol::SCTP {
+        let mut segment = frame[l4_offset(frame)..].to_vec();
+        let is = u32::from_le_bytes(segment[8..12].try_into().expect("four bytes"));
+        segment[8..12].fill(0);
+        let expected = crc32c(&segment);
+        if is != expected {
+            found.push(format!("SCTP: {is:#010x} instead of {expected:#010x}"));
+        }
     }
     found
 }

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
 mod edge;
 mod exposed;
 mod extensions;
@@ -15,6 +16,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

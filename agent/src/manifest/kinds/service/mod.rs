@@ -2,6 +2,7 @@
 
 mod addresses;
 mod ports;
+mod probe;
 
 use ipnet::IpNet;
 
@@ -59,6 +60,7 @@ pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Service {
         forwarding: meta::annotation(object, FORWARDING).and_then(|node| node.one_of(&FORWARDINGS)),
         publish_not_ready: false,
         health_check_port: None,
+        probe: probe::read(object),
         selector: None,
         ports: Vec::new(),
     };

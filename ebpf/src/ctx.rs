@@ -7,9 +7,9 @@ use aya_ebpf::{
         bpf_skb_adjust_room, bpf_skb_pull_data,
     },
 };
-use weir_common::reason::Reason;
+use weir_common::{addr::Addr, flow::Tuple, reason::Reason};
 
-use crate::{family::Family, slow};
+use crate::{family::Family, parse::Packet, rewrite, slow};
 
 /// Bits of an offset into a packet.
 const MAX_OFFSET: usize = 0x3fff;
@@ -55,6 +55,11 @@ pub trait Raw: Sized {
     /// [`Reason::RewriteFailed`] when that cannot be done.
     fn replace_l4_check(ctx: &Ctx<Self>, offset: u32, diff: u32, flags: u64) -> Result<(), Reason>;
 
+    /// [`rewrite::mend_sctp`].
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when that cannot be done.
+    fn mend_sctp<A: Addr>(ctx: &Ctx<Self>, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason>;
     /// [`crate::parse::ipv4::check_options`], see [`crate::slow`].
     fn check_options(ctx: &Ctx<Self>, header_len: u32) -> u32;
     /// [`crate::parse::ipv6::walk`], see [`crate::slow`].
@@ -280,6 +285,11 @@ impl Raw for __sk_buff {
             0 => Ok(()),
             _ => Err(Reason::RewriteFailed),
         }
+    }
+
+    #[inline(always)]
+    fn mend_sctp<A: Addr>(ctx: &Ctx<Self>, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+        rewrite::mend_sctp(ctx, packet, to)
     }
 
     #[inline(always)]

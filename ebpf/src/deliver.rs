@@ -45,7 +45,7 @@ pub fn expired<F: Family>(packet: &Packet<F::Addr>) -> Result<(), Reason> {
 #[inline(always)]
 pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> Result<(), Reason> {
     if path.flags & flags::REWRITE != 0 {
-        rewrite::translate::<F>(ctx, packet, &path.to)?;
+        rewrite::translate::<F, _>(ctx, packet, &path.to)?;
     }
     Ok(())
 }

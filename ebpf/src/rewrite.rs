@@ -66,8 +66,8 @@ fn address(eth: &mut Eth, mac: &[u8; 6]) {
 /// # Errors
 /// [`Reason::RewriteFailed`] when it cannot be done, or the kernel refuses.
 #[inline(always)]
-pub fn translate<F: Family>(
-    ctx: &Ctx<impl Raw>,
+pub fn translate<F: Family, R: Raw>(
+    ctx: &Ctx<R>,
     packet: &Packet<F::Addr>,
     to: &Tuple<F::Addr>,
 ) -> Result<(), Reason> {
@@ -88,7 +88,7 @@ pub fn translate<F: Family>(
             Kind::Tcp | Kind::Udp => {
                 *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
             }
-            Kind::Sctp => mend_sctp(ctx, packet, to)?,
+            Kind::Sctp => R::mend_sctp(ctx, packet, to)?,
             // The identifier: one port is it, the other is 0 before and after.
             _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
@@ -115,7 +115,7 @@ pub fn translate<F: Family>(
 /// # Errors
 /// [`Reason::RewriteFailed`] for a fragment: the CRC's change depends on the length of the datagram.
 #[inline(always)]
-fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+pub fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
     if packet.piece.is_fragment {
         return Err(Reason::RewriteFailed);
     }

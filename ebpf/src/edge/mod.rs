@@ -166,7 +166,7 @@ fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr
 fn send<F: Family>(ctx: &Ctx<xdp_md>, work: &Work<F::Addr>) -> u32 {
     let path = &work.path;
     if path.flags & flags::TUNNEL == 0 {
-        return match rewrite::translate::<F>(ctx, &work.packet, &path.to) {
+        return match rewrite::translate::<F, _>(ctx, &work.packet, &path.to) {
             Ok(()) if rewrite::route::<F>(ctx, &path.mac).is_ok() => XDP_TX,
             // It has been changed: nobody else is to make something of it.
             _ => XDP_DROP,

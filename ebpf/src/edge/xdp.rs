@@ -5,7 +5,9 @@ use aya_ebpf::{
     helpers::bpf_xdp_adjust_head,
 };
 use weir_common::{
+    addr::Addr,
     checksum::fold,
+    flow::Tuple,
     header::{Eth, IpHeader},
     reason::Reason,
 };
@@ -14,7 +16,7 @@ use crate::{
     ctx::{Ctx, Raw},
     family::Family,
     flow::Path,
-    parse::IP_OFFSET,
+    parse::{IP_OFFSET, Packet},
     tunnel, words,
 };
 
@@ -100,6 +102,12 @@ impl Raw for xdp_md {
         let sum = !fold(u64::from(!check) + u64::from(diff));
         *field = if is_udp && sum == 0 { [0xff; 2] } else { sum.to_ne_bytes() };
         Ok(())
+    }
+
+    /// The edge leaves SCTP to TC.
+    #[inline(always)]
+    fn mend_sctp<A: Addr>(_: &Ctx<Self>, _: &Packet<A>, _: &Tuple<A>) -> Result<(), Reason> {
+        Err(Reason::RewriteFailed)
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ mod births;
 mod collisions;
 mod damage;
 mod detach;
+mod edge;
 mod external;
 mod health;
 mod hosts;

@@ -211,6 +211,7 @@ impl Fabric {
                     Progress::Arrived(Place::Node(member.name), frame)
                 }
                 Program::ToUplink => self.on_wire(member, frame),
+                Program::Edge => unreachable!("no case asks for tunnels, and without it is not attached"),
             },
         })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use weir_tests::{
-    conformance::{self, Loaded},
+    conformance::{self, Loaded, Subset},
     packets::in_namespace,
 };
 
@@ -13,9 +13,10 @@ fn every_policy_case_holds_in_the_loaded_programs() {
     let folders = ["policy", "policy-cluster", "policy-cluster-random", "policy-e2e", "policy-random"];
     let folders = folders.map(|folder| cases.join(folder));
     let mut run = 0;
-    let report =
-        in_namespace(|| conformance::run(&folders, &mut Loaded::default(), &mut |_, all, _| run = all))
-            .unwrap();
+    let report = in_namespace(|| {
+        conformance::run(&folders, Subset::ALL, &mut Loaded::default(), &mut |_, all, _| run = all)
+    })
+    .unwrap();
     let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
     assert_eq!((report.failed, report.skipped), (0, 0), "{}", findings.join("\n"));
     assert!(run >= 250 && report.passed >= 30_000, "only {report} in {run} cases");

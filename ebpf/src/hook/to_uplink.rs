@@ -4,11 +4,7 @@
 //! The program is at the egress of the uplink, and at that of the loopback interface: there it sees what
 //! goes to the node's own addresses, where node ports are.
 
-use weir_common::{
-    flow::flags,
-    reason::Hook,
-    state::MARK_JUDGED,
-};
+use weir_common::{flow::flags, reason::Hook, state::MARK_JUDGED};
 
 use super::Stage;
 use crate::{

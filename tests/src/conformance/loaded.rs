@@ -9,16 +9,16 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path as FilePath};
 
 use anyhow::{Context as _, ensure};
 use weir::{
-    cluster::Cluster,
     compile::Numbers,
     datapath::{Backend, Connection, Decision, Frontend, Judgement, Network, Path},
 };
 
+pub(super) use self::packet::{hash, number};
 use self::{
     machine::{Machine, Rules, Step},
-    packet::{frame, hash, number},
+    packet::frame,
 };
-use super::{Level, Observation, service};
+use super::{Change, Level, Observation, service};
 use crate::packets::{Ends, read_tuple};
 
 /// Ports tried to reach a certain backend.
@@ -58,9 +58,9 @@ impl Level for Loaded {
         "kernel"
     }
 
-    fn enforce(&mut self, cluster: &Cluster, _: bool) -> anyhow::Result<()> {
+    fn enforce(&mut self, change: &Change<'_>) -> anyhow::Result<BTreeMap<usize, String>> {
         // Numbers go on from case to case, as do the maps: what they stand for changes like in any commit.
-        self.network = Network::compile(cluster, &mut self.numbers)?;
+        self.network = Network::compile(change.cluster, &mut self.numbers)?;
         for (name, datapath) in &self.network.nodes {
             if !self.machines.contains_key(name) {
                 let machine = Machine::open(self.machines.len())?;
@@ -70,7 +70,7 @@ impl Level for Loaded {
             machine.commit(datapath).with_context(|| format!("node {name}"))?;
             self.numbers.entry(name.clone()).or_default().retain(datapath);
         }
-        Ok(())
+        Ok(BTreeMap::new())
     }
 
     fn connect(&mut self, connection: &Connection) -> anyhow::Result<Observation> {

@@ -95,6 +95,11 @@ impl Lab {
 
     /// Brings the cluster that a manifest describes into force.
     pub fn commit(&mut self, manifest: &str) {
+        self.try_commit(manifest).expect("a commit");
+    }
+
+    /// The same, where it may be refused: then it is as if it had not been tried.
+    pub fn try_commit(&mut self, manifest: &str) -> anyhow::Result<()> {
         let cluster = cluster(manifest);
         let mut interfaces = BTreeMap::new();
         for (name, pod) in &cluster.pods {
@@ -104,10 +109,13 @@ impl Lab {
             let interface = self.interface(&name.to_string());
             interfaces.extend(pod.addresses.iter().map(|address| (*address, interface)));
         }
-        let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
-        self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
-        self.numbers.retain(&datapath);
+        let mut numbers = self.numbers.clone();
+        let datapath = compile(&cluster, &self.name, &mut numbers)?;
+        self.node.kernel_mut().commit(&datapath, &interfaces)?;
+        numbers.retain(&datapath);
+        self.numbers = numbers;
         (self.datapath, self.interfaces) = (datapath, interfaces);
+        Ok(())
     }
 
     /// The interface of a pod, made when there is none.

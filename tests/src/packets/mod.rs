@@ -16,4 +16,4 @@ pub use build::{
 pub use check::{read_tuple, wrong_checksums};
 pub use lab::{Lab, Passed, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
-pub use node::{At, Node};
+pub use node::{At, Node, object};

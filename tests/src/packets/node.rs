@@ -151,7 +151,7 @@ impl Drop for Node {
 }
 
 /// The kernel programs, where `cargo xtask build` puts them, or where `WEIR_EBPF_OBJECT` says.
-fn object() -> anyhow::Result<Vec<u8>> {
+pub fn object() -> anyhow::Result<Vec<u8>> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("bpf/weir");
     let path = env::var_os("WEIR_EBPF_OBJECT").map_or(built, PathBuf::from);
     fs::read(&path)

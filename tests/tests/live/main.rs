@@ -2,11 +2,14 @@
 //! programs built (`cargo xtask test` sees to both).
 
 mod birth;
+mod births;
 mod damage;
 mod detach;
 mod external;
+mod health;
 mod hosts;
 mod input;
 mod policy;
 mod restart;
 mod services;
+mod swap;

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
 mod exposed;
 mod extensions;
 mod external;
@@ -14,6 +15,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

@@ -10,6 +10,7 @@ pub mod maglev;
 mod port;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +21,15 @@ use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
 
 use self::{
-    endpoints::{Slices, Usable, local_ready},
+    endpoints::{Failing, Slices, Usable, local_ready, probed},
     frontends::Kind,
     maglev::Rings,
     port::PortInFamily,
 };
-use super::{Interner, ServicePortKey};
+use super::{Interner, ServicePortKey, Unhealthy};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Node, Service, ServiceKind},
-    datapath::{self, Frontend, HealthCheck, IdentityId},
+    cluster::{Cluster, Endpoint, EndpointSlice, Node, Probe, Service, ServiceKind},
+    datapath::{self, Frontend, HealthCheck, IdentityId, Target},
 };
 
 /// The services of a cluster as one node is to handle them.
@@ -38,6 +39,8 @@ pub struct Services {
     pub frontends: BTreeMap<Frontend, datapath::Service>,
     /// For [`Datapath::health_checks`](datapath::Datapath::health_checks).
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// For [`Datapath::probes`](datapath::Datapath::probes).
+    pub probes: BTreeMap<Target, Probe>,
     /// For [`Datapath::identities`](datapath::Datapath::identities): ClusterIPs, where a port that no
     /// frontend has is rejected, and service CIDRs, whose other addresses are dropped. Addresses for the
     /// outside are not among them: what their services do not answer on goes its own way.
@@ -45,9 +48,14 @@ pub struct Services {
 }
 
 /// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
-pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) -> Services {
-    let mut place = Place::new(cluster, node);
-    place.frontends = all_frontends(cluster, &place);
+pub fn compile(
+    cluster: &Cluster,
+    node: &str,
+    unhealthy: &Unhealthy,
+    numbers: &mut Interner<ServicePortKey>,
+) -> Services {
+    let place = Place::new(cluster, node);
+    let mut probes = BTreeMap::new();
     let slices = Slices::new(cluster);
     let mut rings = Rings::default();
     let mut frontends = BTreeMap::new();
@@ -58,13 +66,21 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
         let families = service.cluster_ips.iter();
         for (&cluster_ip, port) in families.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
             let protocol = port.protocol;
+            let ipv6 = cluster_ip.is_ipv6();
+            probes.extend(probed(service, slices, port, ipv6, &place));
             let key = ServicePortKey { service: service.name.clone(), port: port.port, protocol };
             let mut in_family = PortInFamily {
                 config: &cluster.config,
                 service,
                 id: numbers.number(key),
                 place: &place,
-                usable: Usable::new(slices, port, cluster_ip.is_ipv6(), &place),
+                usable: Usable::new(
+                    slices,
+                    port,
+                    ipv6,
+                    &place,
+                    &Failing { service: &service.name, unhealthy },
+                ),
                 rings: &mut rings,
             };
             for (kind, address, port) in frontends::of(service, port, cluster_ip, &place) {
@@ -73,13 +89,14 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
                 frontends.entry(frontend).or_insert_with(|| in_family.at(kind, address));
             }
         }
-        health_checks.extend(health_check(service, slices, &place));
+        let failing = Failing { service: &service.name, unhealthy };
+        health_checks.extend(health_check(service, slices, &place, &failing));
     }
     // An address of the node may be given as an external address too, and that goes before its node ports.
     for (frontend, service) in node_ports {
         frontends.entry(frontend).or_insert(service);
     }
-    Services { frontends, health_checks, identities: identities(cluster) }
+    Services { frontends, health_checks, probes, identities: identities(cluster) }
 }
 
 /// Everything that a service answers on at this node.
@@ -132,12 +149,13 @@ fn health_check(
     service: &Service,
     slices: &[&EndpointSlice],
     place: &Place<'_>,
+    failing: &Failing<'_>,
 ) -> Option<(u16, HealthCheck)> {
     let port = service
         .health_check_port
         .filter(|_| service.kind == ServiceKind::LoadBalancer && service.external_local)?;
     let ipv6 = service.cluster_ips.first()?.is_ipv6();
-    let local_endpoints = local_ready(slices, &service.ports, ipv6, place);
+    let local_endpoints = local_ready(slices, &service.ports, ipv6, place, failing);
     Some((port, HealthCheck { service: service.name.clone(), local_endpoints }))
 }
 
@@ -169,7 +187,7 @@ impl<'a> Place<'a> {
                 .filter(|address| blocks.iter().any(|block| block.contains(address)))
                 .collect(),
         };
-        Self {
+        let mut place = Self {
             node: name,
             zone: node.and_then(Node::zone),
             node_port_addresses: node_port_addresses
@@ -179,7 +197,9 @@ impl<'a> Place<'a> {
             primary_addresses,
             service_cidrs: &cluster.config.service_cidrs,
             frontends: BTreeSet::new(),
-        }
+        };
+        place.frontends = all_frontends(cluster, &place);
+        place
     }
 
     /// Whether something is a service's own, and so no backend: a packet must not come round again.

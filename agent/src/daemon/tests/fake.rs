@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    connections::Connection,
     daemon::{
         enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
@@ -34,6 +35,8 @@ pub(super) struct World {
     pub(super) refuse_attach: bool,
     /// How many rules there is room for.
     pub(super) room: Option<usize>,
+    /// What the flow tables hold.
+    pub(super) connections: Vec<Connection>,
     /// What happened to interfaces, in order.
     pub(super) log: Vec<String>,
 }
@@ -140,6 +143,10 @@ impl Enforcer for Fake {
     /// As many as the number of the rule.
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
         Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, u64::from(*rule))).collect())
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError> {
+        Ok(self.0.borrow().connections.clone())
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

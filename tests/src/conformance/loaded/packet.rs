@@ -24,7 +24,7 @@ pub(super) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
 }
 
 /// The IP protocol number.
-pub(super) fn number(by: Protocol) -> u8 {
+pub(in crate::conformance) fn number(by: Protocol) -> u8 {
     match by {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
@@ -34,7 +34,7 @@ pub(super) fn number(by: Protocol) -> u8 {
 }
 
 /// The hash by which the programs choose a backend.
-pub(super) fn hash(ends: &Ends, number: u8) -> u64 {
+pub(in crate::conformance) fn hash(ends: &Ends, number: u8) -> u64 {
     fn of<A: Addr>(src: A, dst: A, ends: &Ends, number: u8) -> u64 {
         let (sport, dport) = (Be16::new(ends.sport), Be16::new(ends.dport));
         FlowKey { src, dst, sport, dport, scope: 0, protocol: u32::from(number) }.hash()

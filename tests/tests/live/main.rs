@@ -8,6 +8,7 @@ mod collisions;
 mod damage;
 mod detach;
 mod doors;
+mod external;
 mod health;
 mod hosts;
 mod input;

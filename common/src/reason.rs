@@ -65,8 +65,8 @@ reasons! {
     PolicyDenied = 14 "POLICY_DENIED" "the pod is isolated and no rule allows it"
     PolicyDeny = 15 "POLICY_DENY" "a rule denies it"
     PolicyIncomplete = 16 "POLICY_MAP_INCOMPLETE" "the pod's rule set is not there or not whole"
-    ServiceNoBackend = 17 "SERVICE_BACKEND_NOT_FOUND" "the service has no backend that this client may use"
-    ServicePortUnknown = 18 "SERVICE_PORT_NOT_FOUND" "the address belongs to a service, the port does not"
+    ServiceNoBackend = 17 "SERVICE_BACKEND_NOT_FOUND" "the service has no backend; its client is told, by an ICMP port unreachable"
+    ServicePortUnknown = 18 "SERVICE_PORT_NOT_FOUND" "the address belongs to a service, the port does not; its client is told, by an ICMP port unreachable"
     ServiceUnallocated = 19 "SERVICE_ADDRESS_NOT_ALLOCATED" "an address of the service range that no service has"
     IcmpUnsupported = 20 "UNSUPPORTED_ICMP_TYPE" "an ICMP type that is not passed on"
     IcmpUnrelated = 21 "ICMP_ERROR_UNRELATED" "an ICMP error that quotes no live flow, or one of the wrong direction"
@@ -75,6 +75,8 @@ reasons! {
     TtlExceeded = 24 "TTL_EXCEEDED" "the hop limit ran out"
     NotReady = 25 "AGENT_NOT_READY" "nothing has been committed yet"
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
+    ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
+    ServiceBackendGone = 28 "SERVICE_BACKEND_GONE" "the flow's backend is no longer one of its service"
 }
 
 impl Reason {
@@ -87,10 +89,10 @@ impl Reason {
 /// Number of [`Reason`]s.
 pub const REASONS: usize = Reason::ALL.len();
 
-/// Index in the `DROPS` per-CPU array of the counter of the reason with this number at `hook`.
+/// Index in the `DROPS` per-CPU array of the counter of the reason with this number at the [`Hook`] with this one.
 #[inline(always)]
-pub const fn drop_counter(hook: Hook, reason: u32) -> u32 {
-    hook as u32 * REASONS as u32 + reason
+pub const fn drop_counter(hook: u32, reason: u32) -> u32 {
+    hook * REASONS as u32 + reason
 }
 
 /// Packets and bytes, an element of the per-CPU counter arrays.

@@ -8,10 +8,16 @@ use weir_common::{
     header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
+    service::{
+        Affinity,
+        flags::{EMPTY_INTERNAL_DROPS, INTERNAL_LOCAL},
+        member,
+    },
     state::State,
 };
 
 use crate::{
+    affinity,
     ctx::Ctx,
     family::Family,
     flow::{Path, Rules},
@@ -41,16 +47,16 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
             return GO_ON;
         }
         if work.path.flags & flags::REPLY != 0 {
-            return Reason::ServiceNoBackend as u32;
+            return Reason::ServiceBackendGone as u32;
         }
     }
     work.is_new = 1;
-    let Work { packet, path, .. } = work;
+    let Work { packet, path, chosen, .. } = work;
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.to, packet.key.tuple()) };
     path.flags = 0;
     path.state = state::OPENING;
-    let answer = open::<F>(ctx, hook, state, packet, path);
+    let answer = open::<F>(ctx, hook, state, packet, path, chosen);
     // SAFETY: as before.
     if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
@@ -177,8 +183,12 @@ fn open<F: Family>(
     state: &State,
     packet: &Packet<F::Addr>,
     path: &mut Path<F::Addr>,
+    chosen: &mut Affinity<F::Addr>,
 ) -> u32 {
-    if hook == Hook::FromUplink as u32 {
+    // The node's own packets take their way unless they are for a service.
+    if hook == Hook::FromUplink as u32
+        || (hook == Hook::ToUplink as u32 && !service::is_asked::<F>(&packet.key))
+    {
         return NOT_OURS;
     }
     if packet.piece.is_later() {
@@ -207,13 +217,9 @@ fn open<F: Family>(
             return Reason::InvalidDestination as u32;
         }
     } else {
-        // The node's own packets take their way unless they are for a service.
-        if service::find::<F>(&packet.key).is_none() {
-            return NOT_OURS;
-        }
         path.flags |= flags::FROM_NODE;
     }
-    let answer = destination::<F>(state, packet, path);
+    let answer = destination::<F>(state, packet, path, chosen);
     if hook == Hook::FromPod as u32 && masquerade::concerns::<F>(state, path) {
         path.flags |= flags::MASQUERADED;
     }
@@ -232,12 +238,19 @@ fn is_outside<F: Family>(ctx: &Ctx, state: &State, src: &F::Addr) -> bool {
 /// Fills in where a new flow's packets go: to a backend when it is for a service, else where they say.
 /// Refuses when the address is a service's, but there is nothing behind it. Answers as [`choose`].
 #[inline(always)]
-fn destination<F: Family>(state: &State, packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
+fn destination<F: Family>(
+    state: &State,
+    packet: &Packet<F::Addr>,
+    path: &mut Path<F::Addr>,
+    chosen: &mut Affinity<F::Addr>,
+) -> u32 {
     let key = &packet.key;
     if let Some(service) = service::find::<F>(key) {
-        let Some(backend) = service::choose::<F>(service.internal, key) else {
-            return Reason::ServiceNoBackend as u32;
-        };
+        let set = if service.flags & INTERNAL_LOCAL != 0 { member::LOCAL } else { member::CLUSTER };
+        if !affinity::choose::<F>(service, service.internal, set, key, chosen) {
+            return service::refusal(service, EMPTY_INTERNAL_DROPS) as u32;
+        }
+        let backend = &chosen.backend;
         path.to.dport = backend.port;
         // SAFETY: places of one type each, all in maps.
         unsafe {

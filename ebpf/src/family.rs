@@ -3,19 +3,20 @@
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key};
 use weir_common::{
     addr::{Addr, V4, V6},
+    answer::NewHeader,
     endpoint::Endpoint,
     flow::{FlowSet, Fragment, FragmentKey},
     header::{IpHeader, Ipv4, Ipv6, icmp, protocol},
     policy::Identity,
     reason::{Hook, Reason},
-    service::{Backend, FrontendKey, MemberKey, Service},
+    service::{Affinity, AffinityKey, Backend, FrontendKey, MemberKey, Service},
     state::State,
 };
 
 use crate::{
     ctx::{Aligned, AlignedAfterWord, Ctx},
     maps, parse, slow,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 /// An address family: its maps and what differs in its headers.
@@ -23,7 +24,7 @@ pub trait Family: Sized {
     /// Addresses.
     type Addr: Addr;
     /// Its IP header without options.
-    type Header: IpHeader<Self::Addr>;
+    type Header: IpHeader<Self::Addr> + NewHeader;
 
     /// 4 or 6.
     const VERSION: u8;
@@ -56,8 +57,10 @@ pub trait Family: Sized {
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
-    /// [`crate::report::dropped`], see [`crate::slow`].
-    fn report_drop(ctx: &Ctx, hook: Hook, reason: u32);
+    /// [`crate::reject::answer`], see [`crate::slow`]. Gives what the program returns.
+    fn reject(ctx: &Ctx, hook: u32) -> i32;
+    /// [`crate::report::refuse`], see [`crate::slow`].
+    fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal;
     /// Whether this ICMP type reports an error about a packet that it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// This node's own address.
@@ -75,8 +78,10 @@ pub trait Family: Sized {
     fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
     /// Rings of backends.
     fn rings() -> &'static Array<Backend<Self::Addr>>;
-    /// Map of endpoints that live flows may stay with.
+    /// Map of the endpoints of services.
     fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32>;
+    /// Map of clients with session affinity.
+    fn affinity() -> &'static LruHashMap<AffinityKey<Self::Addr>, Affinity<Self::Addr>>;
     /// Flow table.
     fn flows() -> &'static Array<FlowSet<Self::Addr>>;
     /// Number of sets of the flow table, minus one.
@@ -117,14 +122,17 @@ pub trait Family: Sized {
         unsafe { Self::frontends().get(&key.0) }
     }
 
-    /// Whether live flows may stay with this endpoint of the service.
+    /// What an endpoint is to a service: bits of [`weir_common::service::member`], and [`NO_MEMBER`].
     #[inline(always)]
-    fn is_member(key: MemberKey<Self::Addr>) -> bool {
+    fn member(key: MemberKey<Self::Addr>) -> u32 {
         let key = AlignedAfterWord::new(key);
         // SAFETY: as in `endpoint`.
-        unsafe { Self::members().get(&key.1) }.is_some()
+        unsafe { Self::members().get(&key.1) }.map_or(NO_MEMBER, |bits| *bits)
     }
 }
+
+/// No endpoint of the service at all: a bit that no member has.
+pub const NO_MEMBER: u32 = 1 << 31;
 
 /// IPv4.
 pub struct Inet;
@@ -133,7 +141,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -175,8 +183,12 @@ macro_rules! family_maps {
             slow::$icmp_error(ctx.as_ptr(), hook as u32)
         }
         #[inline(always)]
-        fn report_drop(ctx: &Ctx, hook: Hook, reason: u32) {
-            slow::$dropped(ctx.as_ptr(), hook as u32, reason);
+        fn reject(ctx: &Ctx, hook: u32) -> i32 {
+            slow::hear(slow::$reject(ctx.as_ptr(), hook)).cast_signed()
+        }
+        #[inline(always)]
+        fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal {
+            Refusal(slow::hear(slow::$refuse(ctx.as_ptr(), hook as u32, reason)).cast_signed())
         }
         #[inline(always)]
         fn work() -> &'static PerCpuArray<Work<Self::Addr>> {
@@ -205,6 +217,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32> {
             &maps::$members
+        }
+        #[inline(always)]
+        fn affinity() -> &'static LruHashMap<AffinityKey<Self::Addr>, Affinity<Self::Addr>> {
+            &maps::$affinity
         }
         #[inline(always)]
         fn flows() -> &'static Array<FlowSet<Self::Addr>> {
@@ -252,7 +268,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -285,5 +301,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

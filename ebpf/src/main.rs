@@ -17,6 +17,7 @@
 )]
 #![expect(internal_features, reason = "compare-and-swap on map memory has no stable form for this target")]
 
+mod affinity;
 mod ctx;
 mod decide;
 mod deliver;
@@ -30,6 +31,7 @@ mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;
+mod reject;
 mod report;
 mod rewrite;
 mod service;

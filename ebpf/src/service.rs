@@ -2,7 +2,9 @@
 
 use weir_common::{
     flow::FlowKey,
-    service::{Backend, FrontendKey, MemberKey, Ring, Service},
+    policy::IDENTITY_SERVICE,
+    reason::Reason,
+    service::{Backend, FrontendKey, MemberKey, Ring, Service, member},
 };
 
 use crate::{
@@ -14,6 +16,12 @@ use crate::{
 #[inline(always)]
 pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
     F::frontend(FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 })
+}
+
+/// Whether a packet of `key` is to an address of a service, whatever the port.
+#[inline(always)]
+pub fn is_asked<F: Family>(key: &FlowKey<F::Addr>) -> bool {
+    find::<F>(key).is_some() || F::identity(&key.dst).slots[0] == IDENTITY_SERVICE
 }
 
 /// Chooses a backend from `ring` for a new flow, by the hash of its addresses and ports: the same packet
@@ -29,13 +37,18 @@ pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static 
     F::rings().get(ring.offset + slot)
 }
 
+/// Why a service refuses a client whose ring is empty: `drops` is the flag that says that there are backends,
+/// but not for this node.
+#[inline(always)]
+pub fn refusal(service: &Service, drops: u32) -> Reason {
+    if service.flags & drops != 0 { Reason::ServiceNotLocal } else { Reason::ServiceNoBackend }
+}
+
 /// Whether live flows from the frontend `front` may stay with the endpoint `back`.
 #[inline(always)]
 pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32) -> bool {
     let key = FrontendKey { addr: front.addr, port: front.port, protocol: protocol as u16 };
     let Some(service) = F::frontend(key) else { return false };
-    F::is_member(MemberKey {
-        service: service.id,
-        backend: Backend { addr: back.addr, port: back.port, reserved: 0 },
-    })
+    let backend = Backend { addr: back.addr, port: back.port, reserved: 0 };
+    F::member(MemberKey { service: service.id, backend }) & member::SERVES != 0
 }

@@ -6,14 +6,14 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use weir_common::reason::Reason;
 
 use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, masquerade, neighbour, parse, report, words,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $refuse:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -149,20 +149,43 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
-        /// [`report::dropped`].
+        /// [`reject::answer`]. Answers what the program returns.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $dropped(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+        pub extern "C" fn $reject(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
             run::<$family>(|work| {
-                report::dropped::<$family>(&Ctx::new(skb), hook, reason, work);
-                GO_ON
+                let answer = reject::answer::<$family>(&Ctx::new(skb), hook, work);
+                answer.unwrap_or(TC_ACT_SHOT).cast_unsigned()
+            })
+        }
+
+        /// [`report::refuse`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $refuse(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| {
+                report::refuse::<$family>(&Ctx::new(skb), hook, reason, work).cast_unsigned()
             })
         }
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 refuse_v4);
+stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 refuse_v6);
+
+/// [`Ctx::sum`]. Answers the sum, or [`NOT_OURS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum(skb: *mut __sk_buff, offset: u32, len: u32) -> u32 {
+    let len = hear(len);
+    // SAFETY: this CPU's own element, of integers only; see `Work`.
+    let Some(buffer) = maps::BUFFER.get_ptr_mut(0).map(|buffer| unsafe { &mut *buffer }) else {
+        return NOT_OURS;
+    };
+    Ctx::new(skb).sum(buffer, offset, len).map_or(NOT_OURS, u32::from)
+}
 
 /// [`report::unparsed`].
 #[unsafe(no_mangle)]

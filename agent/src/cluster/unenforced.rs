@@ -48,7 +48,7 @@ fn of_service(service: &Service) -> Vec<(&'static str, IsIt)> {
     }
     let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
     let has_sctp = service.ports.iter().any(|port| port.protocol == Protocol::Sctp);
-    let settings: [(bool, _, IsIt); 6] = [
+    let settings: [(bool, _, IsIt); 5] = [
         (service.kind != ServiceKind::ClusterIp, "this type is", |name, _| name == "type"),
         (has_node_port && service.kind == ServiceKind::ClusterIp, "a nodePort is", |name, _| {
             name == "nodePort"
@@ -56,9 +56,6 @@ fn of_service(service: &Service) -> Vec<(&'static str, IsIt)> {
         (!service.external_ips.is_empty(), "externalIPs are", |name, _| name == "externalIPs"),
         (!service.source_ranges.is_empty(), "loadBalancerSourceRanges are", |name, _| {
             name == "loadBalancerSourceRanges"
-        }),
-        (service.affinity.is_some(), "session affinity is", |name, text| {
-            name == "sessionAffinity" && text == "ClientIP"
         }),
         (has_sctp, "a service port of SCTP is", |name, text| name == "protocol" && text == "SCTP"),
     ];
@@ -109,13 +106,9 @@ spec:
   ports: [{port: 80, nodePort: 30080}]
 ";
         let found = unenforced(text);
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 2, "{found:?}");
         assert!(
             found[0].starts_with("cluster.yaml:5:9 Service demo/web: this type is not enforced yet"),
-            "{found:?}"
-        );
-        assert!(
-            found.iter().any(|one| one.contains("cluster.yaml:7:20") && one.contains("affinity")),
             "{found:?}"
         );
         assert!(

@@ -178,6 +178,6 @@ impl Flow {
             || datapath
                 .frontends
                 .get(&packet.to)
-                .is_some_and(|service| service.id == self.service && service.members.contains(&self.backend))
+                .is_some_and(|service| service.id == self.service && service.serves(self.backend))
     }
 }

@@ -107,7 +107,7 @@ where
         let all = self.rings.entries().map_err(failed(rings))?;
         *image.rings.get_mut(A::FAMILY) = all.into_iter().map(|(_, slot)| backend(&slot)).collect();
         let all = self.members.entries().map_err(failed(members))?;
-        image.members.extend(all.into_iter().map(|(key, _)| ((key.service, backend(&key.backend)), ())));
+        image.members.extend(all.into_iter().map(|(key, bits)| ((key.service, backend(&key.backend)), bits)));
         Ok(())
     }
 
@@ -117,7 +117,7 @@ where
             Write::Endpoints(change) => apply(&self.endpoints, change, A::of, |endpoint| *endpoint),
             Write::Identities(change) => apply(&self.identities, change, prefix_of, |identity| *identity),
             Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
-            Write::Members(change) => apply(&self.members, change, member_of, |()| 1),
+            Write::Members(change) => apply(&self.members, change, member_of, |bits| *bits),
             Write::Rings(family, slots) if *family == A::FAMILY => {
                 // A backend of the other family has no place in a ring; none gets there from a Service.
                 let slots = slots.iter().filter_map(|(index, slot)| Some((*index, backend_of(*slot)?)));

@@ -37,7 +37,7 @@ impl<K, V> Change<K, V> {
     }
 }
 
-/// A backend that live flows of a service port may stay with: what the `MEMBERS_*` maps list.
+/// An endpoint of a service port: what the `MEMBERS_*` maps list.
 pub type Member = (ServiceId, Backend);
 
 /// Writes to one map, done in order. Every element is switched by itself; nothing may rely on two
@@ -63,7 +63,7 @@ pub enum Write {
     /// `FRONTENDS_*`.
     Frontends(Change<Frontend, Service>),
     /// `MEMBERS_*`.
-    Members(Change<Member, ()>),
+    Members(Change<Member, u32>),
     /// The element of `STATE`.
     State(State),
 }

@@ -4,13 +4,13 @@
 use weir_common::reason::Hook;
 
 use super::Stage;
-use crate::{ctx::Ctx, deliver::Outcome, work::Refused};
+use crate::{ctx::Ctx, deliver::Outcome, work::Refusal};
 
 struct FromUplink;
 
 /// Runs the program.
 #[inline(always)]
-pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refusal> {
     super::run::<FromUplink>(ctx)
 }
 

@@ -13,7 +13,7 @@ use weir::datapath::{
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::FlowKey,
-    policy::Protocol,
+    policy::{IDENTITY_SERVICE, Protocol},
     reason::Reason,
 };
 
@@ -239,7 +239,12 @@ impl Oracle {
             receiver: None,
             state: State::Opening,
         };
-        if hook == Hook::FromUplink {
+        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
+        let is_served = || {
+            let is_address = self.datapath.identity(here.dst) == IDENTITY_SERVICE;
+            self.datapath.frontends.contains_key(&to) || is_address
+        };
+        if hook == Hook::FromUplink || (hook == Hook::ToUplink && !is_served()) {
             return Ok(None);
         }
         if packet.is_later() {
@@ -268,14 +273,10 @@ impl Oracle {
             Hook::FromPod(_) => {}
             _ => flow.from_node = true,
         }
-        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        if flow.from_node && !self.datapath.frontends.contains_key(&to) {
-            return Ok(None);
-        }
         match self.datapath.serve(&Call { from: here.src, sport: here.sport, to }) {
             Verdict::Pass => {}
             Verdict::Drop if self.datapath.frontends.contains_key(&to) => {
-                return Err(Reason::ServiceNoBackend);
+                return Err(Reason::ServiceNotLocal);
             }
             Verdict::Drop => return Err(Reason::ServiceUnallocated),
             Verdict::Reject if self.datapath.frontends.contains_key(&to) => {
@@ -465,6 +466,12 @@ fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
 /// Addresses and ports of a packet.
 pub fn ends(packet: &Packet) -> Ends {
     Ends { src: packet.src, dst: packet.dst, sport: packet.sport, dport: packet.dport }
+}
+
+/// Whether the sender of a frame that is refused for this reason is told.
+pub fn is_answered(packet: &Packet, frame: &[u8], reason: Reason) -> bool {
+    let is_rejected = matches!(reason, Reason::ServiceNoBackend | Reason::ServicePortUnknown);
+    is_rejected && frame[0] & 1 == 0 && !is_martian(packet.src)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -7,5 +7,6 @@ mod detach;
 mod hosts;
 mod input;
 mod policy;
+mod reject;
 mod restart;
 mod services;

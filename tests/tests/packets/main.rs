@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod affinity;
 mod extensions;
 mod flows;
 mod fragments;
@@ -12,6 +13,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod reject;
 mod services;
 
 use weir_common::reason::Reason;

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use weir_common::service::member;
+
 use super::Place;
 use crate::{
     cluster::{Cluster, Endpoint, EndpointSlice, Name, ServicePort},
@@ -22,8 +24,8 @@ pub(super) struct Usable {
     pub(super) cluster: Vec<Backend>,
     /// By the policy Local: those on this node.
     pub(super) local: Vec<Backend>,
-    /// Endpoints that live flows may stay with.
-    pub(super) members: Arc<BTreeSet<Backend>>,
+    /// All of them, with bits of [`member`].
+    pub(super) members: Arc<BTreeMap<Backend, u32>>,
 }
 
 impl Usable {
@@ -34,8 +36,14 @@ impl Usable {
         let hint = Hint::of(&ready, place);
         let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place));
         let local = ready_or_draining(&all, |endpoint| place.is_local(endpoint));
-        let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
-        let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
+        let serves = |endpoint: &Endpoint| if endpoint.serving { member::SERVES } else { 0 };
+        let mut members: BTreeMap<_, _> =
+            all.iter().map(|(backend, endpoint)| (*backend, serves(endpoint))).collect();
+        for (backends, bit) in [(&cluster, member::CLUSTER), (&local, member::LOCAL)] {
+            for backend in backends {
+                *members.entry(*backend).or_default() |= bit | member::SERVES;
+            }
+        }
         Self { cluster, local, members: Arc::new(members) }
     }
 }

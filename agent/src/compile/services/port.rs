@@ -24,8 +24,9 @@ pub(super) struct PortInFamily<'a> {
 impl PortInFamily<'_> {
     /// The service port at one of its frontends.
     pub(super) fn at(&mut self, kind: Kind, address: IpAddr) -> datapath::Service {
-        let internal = self.ring(kind == Kind::Internal && self.service.internal_local);
-        let external = if self.is_local_to_outside(kind) { self.ring(true) } else { Arc::clone(&internal) };
+        let internal_local = kind == Kind::Internal && self.service.internal_local;
+        let external_local = internal_local || self.is_local_to_outside(kind);
+        let (internal, external) = (self.ring(internal_local), self.ring(external_local));
         let source_ranges =
             if kind == Kind::LoadBalancer { self.source_ranges(address.is_ipv6()) } else { Vec::new() };
         let mut flags = self.masquerade(kind);
@@ -34,6 +35,8 @@ impl PortInFamily<'_> {
             flags |= if internal.is_empty() { flags::EMPTY_INTERNAL_DROPS } else { 0 };
             flags |= if external.is_empty() { flags::EMPTY_EXTERNAL_DROPS } else { 0 };
         }
+        flags |= if internal_local { flags::INTERNAL_LOCAL } else { 0 };
+        flags |= if external_local { flags::EXTERNAL_LOCAL } else { 0 };
         flags |= if source_ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
         datapath::Service {
             id: self.id,

@@ -31,16 +31,22 @@ pub(crate) fn all(release: bool) -> Result<PathBuf> {
 pub(crate) fn kernel_programs() -> Result<PathBuf> {
     let toolchain = toolchain::find_or_install()?;
     step("Building", "the kernel programs");
-    let mut cargo = toolchain.cargo();
-    shell::run(for_bpf(cargo.args(["build", "--quiet", "--release"]), &toolchain))?;
-    let built = bpf_dir().join("bpfel-unknown-none/release").join(EBPF);
-    let object = bpf_dir().join("weir");
+    let built = kernel_programs_of(&shell::root(), &toolchain)?;
+    let object = bpf_dir(&shell::root()).join("weir");
     copy_if_changed(&built, &object)?;
     Ok(object)
 }
 
-/// Adds to a cargo command what building for BPF takes.
-pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, toolchain: &Toolchain) -> &'a mut Command {
+/// Builds the kernel programs of the sources at `root`, and says where they are.
+pub(crate) fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+    let mut cargo = toolchain.cargo();
+    let cargo = for_bpf(cargo.args(["build", "--quiet", "--release"]), root, toolchain);
+    shell::run(cargo.current_dir(root))?;
+    Ok(bpf_dir(root).join("bpfel-unknown-none/release").join(EBPF))
+}
+
+/// Adds to a cargo command what building the sources at `root` for BPF takes.
+pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -57,7 +63,7 @@ pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, toolchain: &Toolchain) -> &'a 
     cargo
         .args(["--package", EBPF, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
-        .arg(bpf_dir())
+        .arg(bpf_dir(root))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
 }
 
@@ -66,8 +72,8 @@ pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 
-fn bpf_dir() -> PathBuf {
-    shell::root().join("target/bpf")
+fn bpf_dir(root: &Path) -> PathBuf {
+    root.join("target/bpf")
 }
 
 /// Leaves an equal file alone, so that nothing that embeds it is built again.

@@ -55,7 +55,8 @@ pub(crate) fn lint() -> Result<()> {
     let toolchain = toolchain::find_or_install()?;
     let mut clippy = toolchain.clippy()?;
     shell::run(
-        build::for_bpf(clippy.args(["--quiet", "--release"]), &toolchain).args(["--", "-D", "warnings"]),
+        build::for_bpf(clippy.args(["--quiet", "--release"]), &shell::root(), &toolchain)
+            .args(["--", "-D", "warnings"]),
     )?;
     step("Checking", "documentation");
     let doc =

@@ -10,6 +10,7 @@ mod checks;
 pub mod demo;
 mod dist;
 mod machine;
+mod mutants;
 mod shell;
 mod toolchain;
 mod vagrant;
@@ -59,6 +60,15 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
+    /// Put faults into a copy of the sources, one by one, and see that the tests notice each.
+    Mutants {
+        /// Only the faults whose description contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Write the table of faults, `docs/mutants.md`.
+        #[arg(long, conflicts_with = "only")]
+        update: bool,
+    },
     /// Build the static release binary and its checksum.
     Dist,
 }
@@ -99,6 +109,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Lint => checks::lint()?,
         Command::Conformance { args } => return checks::conformance(&args),
         Command::Budget { update } => return budget::run(update),
+        Command::Mutants { only, update } => return mutants::run(only.as_deref(), update),
         Command::Dist => dist::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use crate::{
     addr::Be16,
     checksum::Sum,
-    header::{Ipv4, Ipv6},
+    header::{Ipv4, Ipv6, protocol},
 };
 
 /// Hops that a new packet may take.
@@ -22,6 +22,9 @@ pub trait NewHeader {
     /// Code of that: no one listens at the port.
     const PORT_UNREACHABLE: u8;
 
+    /// The IP protocol number of ICMP of this family.
+    const ICMP: u8;
+
     /// Fills in all but the addresses, whose sum is given, before `len` bytes of `protocol`.
     fn begin(&mut self, protocol: u8, len: u16, addresses: Sum);
 }
@@ -30,19 +33,21 @@ impl NewHeader for Ipv4 {
     const ERROR_MAX: u32 = 576;
     const UNREACHABLE: u8 = 3;
     const PORT_UNREACHABLE: u8 = 3;
+    const ICMP: u8 = protocol::ICMP;
 
     #[inline(always)]
     fn begin(&mut self, protocol: u8, len: u16, addresses: Sum) {
         let total = size_of::<Self>() as u16 + len;
+        let tos = if protocol == Self::ICMP { INTERNETWORK_CONTROL } else { 0 };
         self.version_ihl = 0x45;
-        self.tos = INTERNETWORK_CONTROL;
+        self.tos = tos;
         self.total_len = Be16::new(total);
         // A datagram that is never fragmented needs no identification (RFC 6864).
         self.id = Be16(0);
         self.fragment = Be16::new(DONT_FRAGMENT);
         self.ttl = HOPS;
         self.protocol = protocol;
-        let sum = addresses.half(u16::from_ne_bytes([0x45, INTERNETWORK_CONTROL])).half(Be16::new(total).0);
+        let sum = addresses.half(u16::from_ne_bytes([0x45, tos])).half(Be16::new(total).0);
         let sum = sum.half(Be16::new(DONT_FRAGMENT).0).half(u16::from_ne_bytes([HOPS, protocol]));
         self.check = sum.check();
     }
@@ -52,6 +57,7 @@ impl NewHeader for Ipv6 {
     const ERROR_MAX: u32 = 1280;
     const UNREACHABLE: u8 = 1;
     const PORT_UNREACHABLE: u8 = 4;
+    const ICMP: u8 = protocol::ICMPV6;
 
     #[inline(always)]
     fn begin(&mut self, protocol: u8, len: u16, _: Sum) {

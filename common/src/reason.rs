@@ -76,7 +76,7 @@ reasons! {
     NotReady = 25 "AGENT_NOT_READY" "nothing has been committed yet"
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
     ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
-    ServiceBackendGone = 28 "SERVICE_BACKEND_GONE" "the flow's backend is no longer one of its service"
+    ServiceBackendGone = 28 "SERVICE_BACKEND_GONE" "the flow's backend is no longer an endpoint of its service; who sends on a TCP connection is told, by a reset"
 }
 
 impl Reason {

@@ -194,7 +194,19 @@ impl Ctx {
         Ok(fold(sum.into()))
     }
 
-    /// Cuts the packet off after `len` bytes, and makes room for `head` more before its network header. A
+    /// Whether a local socket, or the kernel that put segments together, leaves the checksum at `offset` to
+    /// the device: the helper does not touch it then. What stands there is spoilt.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn leaves_check(&self, offset: u32) -> Result<bool, Reason> {
+        let before = u16::from_ne_bytes(*self.header(offset)?);
+        self.replace_l4_check(offset, 1, 0)?;
+        Ok(u16::from_ne_bytes(*self.header(offset)?) == before)
+    }
+
+    /// Cuts the packet off after `len` bytes, and makes room for `head` more, or fewer, before its network header. A
     /// packet that was to be segmented is an ordinary one after that.
     ///
     /// # Errors

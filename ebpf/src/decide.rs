@@ -5,7 +5,7 @@
 use weir_common::{
     addr::Addr,
     flow::{Tuple, flags, state},
-    header::protocol,
+    header::{protocol, tcp_flags},
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
     service::{
@@ -13,7 +13,7 @@ use weir_common::{
         flags::{EMPTY_INTERNAL_DROPS, INTERNAL_LOCAL},
         member,
     },
-    state::State,
+    state::{State, flags::RESET_GONE},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     maps, masquerade,
     parse::{Kind, Packet},
     policy::{self, Direction},
-    report, service,
+    report, reset, service,
     slow::{self, GO_ON, NOT_OURS},
     words,
     work::{End, Work},
@@ -43,10 +43,15 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
             return Reason::InvalidSource as u32;
         }
         name_ends(work);
-        if still_served::<F>(work) {
+        if still_served::<F>(state, work) {
             return GO_ON;
         }
-        if work.path.flags & flags::REPLY != 0 {
+        let is_connection = work.packet.kind == Kind::Tcp
+            && work.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
+        if is_connection {
+            reset::close::<F>(work);
+        }
+        if is_connection || work.path.flags & flags::REPLY != 0 {
             return Reason::ServiceBackendGone as u32;
         }
     }
@@ -302,17 +307,20 @@ fn lead<A>(path: &mut Path<A>, receiver: &End<A>) {
     }
 }
 
-/// Whether the service that a flow was opened through still sends it to its backend. TCP flows stay
-/// with an endpoint that has left; flows without a connection end at once, as with kube-proxy.
+/// Whether the service that a flow was opened through still sends it to its backend. UDP leaves a backend
+/// that serves no more, as with kube-proxy; TCP stays until it is gone, or for ever where the cluster wants
+/// kube-proxy's way; SCTP stays for ever.
 #[inline(always)]
-fn still_served<F: Family>(work: &Work<F::Addr>) -> bool {
+fn still_served<F: Family>(state: &State, work: &Work<F::Addr>) -> bool {
     let Work { packet, server, front, .. } = work;
-    if packet.key.protocol == u32::from(protocol::TCP) {
+    let is_tcp = packet.key.protocol == u32::from(protocol::TCP);
+    let is_udp = packet.key.protocol == u32::from(protocol::UDP);
+    if !is_udp && (!is_tcp || state.flags & RESET_GONE == 0) {
         return true;
     }
     // SAFETY: places in the map.
     if front.port == server.port && unsafe { words::same(&raw const front.addr, &raw const server.addr) } {
         return true;
     }
-    service::keeps::<F>(front, server, packet.key.protocol)
+    service::keeps::<F>(front, server, packet.key.protocol, is_tcp)
 }

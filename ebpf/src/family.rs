@@ -59,6 +59,8 @@ pub trait Family: Sized {
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
     /// [`crate::reject::answer`], see [`crate::slow`]. Gives what the program returns.
     fn reject(ctx: &Ctx, hook: u32) -> i32;
+    /// [`crate::reset::answer`], likewise.
+    fn reset(ctx: &Ctx, hook: u32) -> i32;
     /// [`crate::report::refuse`], see [`crate::slow`].
     fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal;
     /// Whether this ICMP type reports an error about a packet that it quotes.
@@ -141,7 +143,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $reset:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -185,6 +187,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn reject(ctx: &Ctx, hook: u32) -> i32 {
             slow::hear(slow::$reject(ctx.as_ptr(), hook)).cast_signed()
+        }
+        #[inline(always)]
+        fn reset(ctx: &Ctx, hook: u32) -> i32 {
+            slow::hear(slow::$reset(ctx.as_ptr(), hook)).cast_signed()
         }
         #[inline(always)]
         fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal {
@@ -268,7 +274,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 reset_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -301,5 +307,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 reset_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -33,6 +33,7 @@ mod parse;
 mod policy;
 mod reject;
 mod report;
+mod reset;
 mod rewrite;
 mod service;
 mod slow;

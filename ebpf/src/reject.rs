@@ -63,11 +63,9 @@ pub fn answer<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Opti
     }
     ctx.resize(IP_OFFSET + len, (size_of::<F::Header>() + size_of::<Icmp>()) as i32).ok()?;
     let head = ctx.header_mut::<Head<F::Header>>(0).ok()?;
+    turn(&mut head.eth, &mut path.mac);
     // SAFETY: places of one type each, in the packet and in the map.
     unsafe {
-        words::copy(&raw mut path.mac, &raw const head.eth.dst);
-        words::copy(&raw mut head.eth.dst, &raw const head.eth.src);
-        words::copy(&raw mut head.eth.src, &raw const path.mac);
         let addresses = head.ip.addresses().cast::<F::Addr>();
         words::copy(addresses, dst);
         words::copy(addresses.add(1), src);
@@ -86,9 +84,20 @@ pub fn answer<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Opti
     send_back(ctx, hook)
 }
 
+/// Gives the frame to who sent it. `spare` is a place in a map.
+#[inline(always)]
+pub fn turn(eth: &mut Eth, spare: &mut [u8; 6]) {
+    // SAFETY: places of one type, in the packet and in a map.
+    unsafe {
+        words::copy(&raw mut *spare, &raw const eth.dst);
+        words::copy(&raw mut eth.dst, &raw const eth.src);
+        words::copy(&raw mut eth.src, &raw const *spare);
+    }
+}
+
 /// Sends the packet to where it came from.
 #[inline(always)]
-fn send_back(ctx: &Ctx, hook: u32) -> Option<i32> {
+pub fn send_back(ctx: &Ctx, hook: u32) -> Option<i32> {
     let action = if hook == Hook::FromPod as u32 {
         ctx.redirect_peer(ctx.ifindex())
     } else if hook == Hook::FromUplink as u32 {

@@ -8,7 +8,7 @@ use weir_common::{
 };
 
 use crate::{
-    family::Family,
+    family::{Family, NO_MEMBER},
     work::{End, Front},
 };
 
@@ -44,11 +44,14 @@ pub fn refusal(service: &Service, drops: u32) -> Reason {
     if service.flags & drops != 0 { Reason::ServiceNotLocal } else { Reason::ServiceNoBackend }
 }
 
-/// Whether live flows from the frontend `front` may stay with the endpoint `back`.
+/// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it serves, or, for
+/// such as come to an end of their own (`has_end`), while it is there at all. Where the service itself is
+/// gone, these stay too: nothing says then what became of its backends.
 #[inline(always)]
-pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32) -> bool {
+pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32, has_end: bool) -> bool {
     let key = FrontendKey { addr: front.addr, port: front.port, protocol: protocol as u16 };
-    let Some(service) = F::frontend(key) else { return false };
+    let Some(service) = F::frontend(key) else { return has_end };
     let backend = Backend { addr: back.addr, port: back.port, reserved: 0 };
-    F::member(MemberKey { service: service.id, backend }) & member::SERVES != 0
+    let is = F::member(MemberKey { service: service.id, backend });
+    if has_end { is & NO_MEMBER == 0 } else { is & member::SERVES != 0 }
 }

@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     decide,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, words,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $refuse:ident) => {
+    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $reset:ident $refuse:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -160,6 +160,17 @@ macro_rules! stages {
             })
         }
 
+        /// [`reset::answer`]. Answers what the program returns.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $reset(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| {
+                let answer = reset::answer::<$family>(&Ctx::new(skb), hook, work);
+                answer.unwrap_or(TC_ACT_SHOT).cast_unsigned()
+            })
+        }
+
         /// [`report::refuse`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -172,8 +183,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 refuse_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 refuse_v6);
+stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 reset_v4 refuse_v4);
+stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 reset_v6 refuse_v6);
 
 /// [`Ctx::sum`]. Answers the sum, or [`NOT_OURS`].
 #[unsafe(no_mangle)]

@@ -78,6 +78,7 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
         node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
         pod_cidrs: services::pod_cidrs(cluster),
         masquerade: cluster.config.masquerade,
+        reset_gone: !cluster.config.keep_gone,
         inside: inside(cluster),
         rules: rules.origins.clone(),
         frontends: services.frontends,

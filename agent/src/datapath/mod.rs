@@ -55,6 +55,8 @@ pub struct Datapath {
     pub pod_cidrs: Vec<IpNet>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
+    /// Reset TCP connections to services whose backend is gone.
+    pub reset_gone: bool,
     /// The cluster's own addresses: blocks of pods, and nodes.
     pub inside: BTreeSet<IpNet>,
     /// Networked pods of this node by address.

@@ -14,6 +14,7 @@ mod masquerade;
 mod neighbours;
 mod policy;
 mod reject;
+mod reset;
 mod services;
 
 use weir_common::reason::Reason;

@@ -1,8 +1,7 @@
 //! A packet at a TC hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    bindings::{BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{__sk_buff, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
         bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
         bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
@@ -235,11 +234,11 @@ impl Ctx {
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
 
-    /// Takes the packet for one that has come in by the interface `ifindex`.
+    /// Hands the packet to the input of the interface `ifindex`.
     #[inline(always)]
     pub fn redirect_ingress(&self, ifindex: u32) -> i32 {
         // SAFETY: as in `redirect_peer`.
-        unsafe { bpf_redirect(ifindex, BPF_F_INGRESS.into()) as i32 }
+        unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
     /// Hands the packet to the output of `ifindex` after a new look-up of route and neighbour.

@@ -6,7 +6,7 @@ use weir_common::{
     addr::V6,
     event::{Event, kind},
     flow::Tuple,
-    reason::{Hook, Reason, drop_counter},
+    reason::{Hook, drop_counter},
     state::events,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     flow::Rules,
     maps,
     parse::Packet,
-    reject, slow, words,
+    slow, words,
     work::{Refusal, Work},
 };
 
@@ -59,13 +59,7 @@ pub fn refuse<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &mut Work<F::A
     );
     let len = ctx.len();
     maps::count(&maps::DROPS, drop_counter(hook, reason), len);
-    let action = if reject::is_due(reason) {
-        F::reject(ctx, hook)
-    } else if reason == Reason::ServiceBackendGone as u32 {
-        F::reset(ctx, hook)
-    } else {
-        TC_ACT_SHOT
-    };
+    let action = F::answer(ctx, hook, reason);
     slow::settle();
     emit(ctx, events::DROPS, |event| {
         describe::<F>(event, &work.packet);

@@ -16,7 +16,7 @@ use crate::{
     ctx::Ctx,
     family::Family,
     parse::{IP_OFFSET, Kind},
-    reject, words,
+    reject, slow, words,
     work::Work,
 };
 
@@ -37,7 +37,7 @@ struct Reset<H: Copy> {
 /// Closes both directions of the flow in `work`, so that their entries are the first to go and a new
 /// connection from the same port opens another.
 #[inline(always)]
-pub fn close<F: Family>(work: &mut Work<F::Addr>) {
+fn close<F: Family>(work: &mut Work<F::Addr>) {
     let Work { packet, path, entry, .. } = work;
     path.state = state::CLOSING;
     // SAFETY: places of one type each, all in the map.
@@ -49,15 +49,17 @@ pub fn close<F: Family>(work: &mut Work<F::Addr>) {
     F::keep_alive();
 }
 
-/// Answers the packet in `work`, whose place the answer takes. Gives what the program returns; `None` when
+/// Closes the flow of the packet in `work`, if it is a TCP connection, and answers the packet, whose place the answer takes. Gives what the program returns; `None` when
 /// there is no answer: a reset is not answered by one, and a later fragment has no TCP header.
 #[inline(always)]
 pub fn answer<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Option<i32> {
+    if work.packet.kind != Kind::Tcp {
+        return None;
+    }
+    close::<F>(work);
+    slow::settle();
     let Work { packet, path, .. } = work;
-    if packet.kind != Kind::Tcp
-        || packet.piece.is_later()
-        || packet.tcp_flags & (tcp_flags::ACK | tcp_flags::RST) != tcp_flags::ACK
-    {
+    if packet.piece.is_later() || packet.tcp_flags & (tcp_flags::ACK | tcp_flags::RST) != tcp_flags::ACK {
         return None;
     }
     let seq = u32::from_ne_bytes(ctx.header::<Tcp>(packet.l4).ok()?.ack);

@@ -1,27 +1,103 @@
 //! Services: from a virtual address to a backend.
 
 use weir_common::{
-    flow::FlowKey,
-    policy::IDENTITY_SERVICE,
-    reason::Reason,
-    service::{Backend, FrontendKey, MemberKey, Ring, Service, member},
+    flow::{FlowKey, flags as way},
+    header::tcp_flags,
+    policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR},
+    reason::{Hook, Reason},
+    service::{Backend, FrontendKey, MemberKey, Ring, Service, flags, member},
+    state::inside,
 };
 
 use crate::{
     family::{Family, NO_MEMBER},
-    work::{End, Front},
+    parse::{Kind, Packet},
+    slow::{self, GO_ON, NOT_OURS},
+    words,
+    work::{End, Front, Work},
 };
 
-/// The service that a packet of `key` is for.
+/// Sends a new flow to a backend of the service that it is for: fills in where its packets go, and whether
+/// they get the node's address. Answers [`GO_ON`], [`NOT_OURS`] when it is for none, or the number of the
+/// reason to refuse it.
 #[inline(always)]
-pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
-    F::frontend(FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 })
+pub fn serve<F: Family>(hook: u32, work: &mut Work<F::Addr>) -> u32 {
+    let key = &work.packet.key;
+    let front = FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 };
+    match F::frontend(front) {
+        Some(service) => translate::<F>(*service, work),
+        None if hook == Hook::FromPod as u32 || opens(&work.packet) => unserved::<F>(key),
+        None => NOT_OURS,
+    }
 }
 
-/// Whether a packet of `key` is to an address of a service, whatever the port.
+/// Fills in to which backend a new flow to `service` goes. Answers as [`serve`].
 #[inline(always)]
-pub fn is_asked<F: Family>(key: &FlowKey<F::Addr>) -> bool {
-    find::<F>(key).is_some() || F::identity(&key.dst).slots[0] == IDENTITY_SERVICE
+fn translate<F: Family>(service: Service, work: &mut Work<F::Addr>) -> u32 {
+    let Work { packet, path, .. } = work;
+    let key = &packet.key;
+    if service.flags & flags::SOURCE_RANGES != 0 && !F::is_source(service.id, &key.src) {
+        return Reason::SourceRange as u32;
+    }
+    let (ring, local, masquerade, drops) = if path.flags & way::FROM_NODE != 0 {
+        (service.internal, flags::INTERNAL_LOCAL, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS)
+    } else {
+        let client = F::inside(&key.src);
+        if client & inside::POD != 0 {
+            (service.internal, flags::INTERNAL_LOCAL, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS)
+        } else {
+            (service.external, flags::EXTERNAL_LOCAL, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
+        }
+    };
+    let set = if service.flags & local != 0 { member::LOCAL } else { member::CLUSTER };
+    if !F::balance(&service, ring, set) {
+        let is_policy = service.flags & drops != 0;
+        return if is_policy { Reason::ServiceNotLocal as u32 } else { Reason::ServiceNoBackend as u32 };
+    }
+    slow::settle();
+    let Work { packet, path, chosen, .. } = work;
+    let (key, backend) = (&packet.key, &chosen.backend);
+    path.to.dport = backend.port;
+    // SAFETY: places of one type each, all in maps.
+    let is_itself = unsafe {
+        words::copy(&raw mut path.to.dst, &raw const backend.addr);
+        words::same(&raw const backend.addr, &raw const key.src)
+    };
+    if F::endpoint(&path.to.dst).is_none() && F::inside(&path.to.dst) & inside::OWN != 0 {
+        // A socket of this node. Under the node's address as its source the packet would not get there.
+        path.flags |= if path.flags & way::FROM_NODE != 0 { way::BY_LOOPBACK } else { 0 };
+    } else if service.flags & masquerade != 0 || is_itself {
+        // Who is its own backend would drop a packet from its own address.
+        path.flags |= way::MASQUERADED | way::BY_UPLINK;
+    } else if path.flags & way::FROM_NODE != 0 {
+        // The route that the packet was to take was the service's: to the backend it needs another.
+        path.flags |= way::BY_UPLINK;
+    }
+    GO_ON
+}
+
+/// Refuses what is for the address of a service but for no port of it, or for an address of the services'
+/// range that none has. Answers as [`serve`].
+#[inline(always)]
+fn unserved<F: Family>(key: &FlowKey<F::Addr>) -> u32 {
+    if F::endpoint(&key.dst).is_some() {
+        return NOT_OURS;
+    }
+    match F::identity(&key.dst).slots[0] {
+        IDENTITY_SERVICE => Reason::ServicePortUnknown as u32,
+        IDENTITY_SERVICE_CIDR => Reason::ServiceUnallocated as u32,
+        _ => NOT_OURS,
+    }
+}
+
+/// Whether a packet may open a flow. On the uplink most are no concern of ours, and this tells it sooner
+/// than a look-up.
+#[inline(always)]
+fn opens<A>(packet: &Packet<A>) -> bool {
+    match packet.kind {
+        Kind::Tcp => packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN,
+        kind => kind != Kind::EchoReply,
+    }
 }
 
 /// Chooses a backend from `ring` for a new flow, by the hash of its addresses and ports: the same packet
@@ -35,13 +111,6 @@ pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static 
     }
     let slot = (hash >> 32) as u32 % ring.len;
     F::rings().get(ring.offset + slot)
-}
-
-/// Why a service refuses a client whose ring is empty: `drops` is the flag that says that there are backends,
-/// but not for this node.
-#[inline(always)]
-pub fn refusal(service: &Service, drops: u32) -> Reason {
-    if service.flags & drops != 0 { Reason::ServiceNotLocal } else { Reason::ServiceNoBackend }
 }
 
 /// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it serves, or, for

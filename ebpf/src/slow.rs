@@ -7,13 +7,14 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
-use weir_common::reason::Reason;
+use weir_common::{reason::Reason, service::Ring};
 
 use crate::{
+    affinity,
     ctx::Ctx,
-    decide,
+    decide, deliver,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, words,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, service, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +70,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $reject:ident $reset:ident $refuse:ident) => {
+    ($family:ty: $choose:ident $judge:ident $serve:ident $balance:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $answer:ident $refuse:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -83,6 +84,27 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $judge() -> u32 {
             run::<$family>(|work| decide::judge::<$family>(work))
+        }
+
+        /// [`service::serve`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $serve(hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| service::serve::<$family>(hook, work))
+        }
+
+        /// [`affinity::choose`]. Answers [`GO_ON`], or [`NOT_OURS`] where there is no backend.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $balance(id: u32, timeout: u32, offset: u32, len: u32, set: u32) -> u32 {
+            let service = affinity::Asked { id: hear(id), timeout: hear(timeout) };
+            let (ring, set) = (Ring { offset: hear(offset), len: hear(len) }, hear(set));
+            run::<$family>(|work| {
+                let Work { packet, chosen, .. } = work;
+                let is_found = affinity::choose::<$family>(service, ring, set, &packet.key, chosen);
+                if is_found { GO_ON } else { NOT_OURS }
+            })
         }
 
         /// [`masquerade::allot`].
@@ -110,10 +132,7 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $insert() -> u32 {
-            run::<$family>(|work| {
-                flow::insert::<$family>(work);
-                GO_ON
-            })
+            run::<$family>(|work| answer(flow::insert::<$family>(work)))
         }
 
         /// [`flow::keep_alive`].
@@ -149,24 +168,26 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
-        /// [`reject::answer`]. Answers what the program returns.
+        /// [`deliver::expired`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $reject(skb: *mut __sk_buff, hook: u32) -> u32 {
-            let hook = hear(hook);
-            run::<$family>(|work| {
-                let answer = reject::answer::<$family>(&Ctx::new(skb), hook, work);
-                answer.unwrap_or(TC_ACT_SHOT).cast_unsigned()
-            })
+        pub extern "C" fn $expired() -> u32 {
+            run::<$family>(|work| answer(deliver::expired::<$family>(&work.packet)))
         }
 
-        /// [`reset::answer`]. Answers what the program returns.
+        /// [`reject::answer`] or [`reset::answer`], whichever is due. Answers what the program returns.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $reset(skb: *mut __sk_buff, hook: u32) -> u32 {
-            let hook = hear(hook);
+        pub extern "C" fn $answer(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+            let (hook, reason, ctx) = (hear(hook), hear(reason), Ctx::new(skb));
             run::<$family>(|work| {
-                let answer = reset::answer::<$family>(&Ctx::new(skb), hook, work);
+                let answer = if reject::is_due(reason) {
+                    reject::answer::<$family>(&ctx, hook, work)
+                } else if reason == Reason::ServiceBackendGone as u32 {
+                    reset::answer::<$family>(&ctx, hook, work)
+                } else {
+                    None
+                };
                 answer.unwrap_or(TC_ACT_SHOT).cast_unsigned()
             })
         }
@@ -183,8 +204,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 reject_v4 reset_v4 refuse_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 reject_v6 reset_v6 refuse_v6);
+stages!(Inet: choose_v4 judge_v4 serve_v4 balance_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 answer_v4 refuse_v4);
+stages!(Inet6: choose_v6 judge_v6 serve_v6 balance_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 answer_v6 refuse_v6);
 
 /// [`Ctx::sum`]. Answers the sum, or [`NOT_OURS`].
 #[unsafe(no_mangle)]

@@ -67,6 +67,7 @@ fn small() -> Sizes {
         rings: PerFamily { v4: 64, v6: 64 },
         members: PerFamily { v4: 64, v6: 64 },
         affinity: PerFamily { v4: 16, v6: 16 },
+        sources: PerFamily { v4: 64, v6: 64 },
         flows: PerFamily { v4: 16, v6: 16 },
         fragments: PerFamily { v4: 64, v6: 64 },
         events: 4096,

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod affinity;
+mod exposed;
 mod extensions;
+mod external;
 mod flows;
 mod fragments;
 mod frames;

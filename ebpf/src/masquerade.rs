@@ -2,7 +2,7 @@
 
 use weir_common::{
     addr::Be16,
-    flow::{Tuple, flags},
+    flow::flags,
     reason::Reason,
     state::{self, State},
 };
@@ -46,7 +46,7 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, server, entry: Entry { key, path: found }, cursor, .. } = work;
+    let Work { packet, path, server, entry: Entry { key, .. }, cursor, .. } = work;
     key.dport = packet.key.sport;
     let first = packet.key.hash() as u32 % PORTS;
     cursor.set(first);
@@ -68,9 +68,7 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
     for _ in 0..TRIES {
-        let is_taken = F::has_entry();
-        slow::settle();
-        if !is_taken || leads_back(&found.to, packet.key.tuple()) {
+        if F::is_free() {
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {
                 path.flags |= flags::REWRITE;
@@ -84,13 +82,18 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     Err(Reason::NoFreePort)
 }
 
-/// Whether `answer` leads to the sender of `sent`: then it is of the same flow.
+/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's.
 #[inline(always)]
-fn leads_back<A>(answer: &Tuple<A>, sent: &Tuple<A>) -> bool {
+pub fn is_free<F: Family>(work: &Work<F::Addr>) -> bool {
+    if !F::has_entry() {
+        return true;
+    }
+    slow::settle();
+    let (sent, answer) = (work.packet.key.tuple(), &work.entry.path.to);
     // SAFETY: places of one type each, all in the map.
-    let are_same = unsafe {
+    let are_ends = unsafe {
         words::same(&raw const answer.src, &raw const sent.dst)
             && words::same(&raw const answer.dst, &raw const sent.src)
     };
-    are_same && answer.sport == sent.dport && answer.dport == sent.sport
+    are_ends && answer.sport == sent.dport && answer.dport == sent.sport
 }

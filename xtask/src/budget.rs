@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{build, machine, shell};
 
 /// No program may make the verifier look at more instructions than this.
-const LIMIT: u32 = 22_000;
+const LIMIT: u32 = 20_000;
 const FILE: &str = "ebpf/budget.toml";
 
 /// What one program costs.

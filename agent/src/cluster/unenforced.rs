@@ -78,11 +78,6 @@ spec:
 
     #[test]
     fn what_the_programs_do_not_do_is_named_where_it_stands() {
-        let affinity = EVERYTHING.replace("  type:", "  sessionAffinity: ClientIP\n  type:");
-        let found = unenforced(&affinity);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("cluster.yaml:5:20 Service demo/web: session affinity is"), "{found:?}");
-
         let health = EVERYTHING.replace("  type:", "  healthCheckNodePort: 30081\n  type:");
         let found = unenforced(&health);
         assert_eq!(found.len(), 1, "{found:?}");

@@ -14,6 +14,7 @@ use super::{
     run::{AttachMode, Options},
 };
 use crate::{
+    connections::{Connection, connections},
     datapath::{Datapath, RuleId},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
@@ -200,6 +201,12 @@ impl Enforcer for KernelEnforcer {
 
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
         Ok(self.opened()?.rule_hits()?)
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError> {
+        let kernel = self.opened()?;
+        let (flows, clock, epoch) = (kernel.flows()?, kernel.clock()?, kernel.revision()?);
+        Ok(connections(flows.iter(), &clock, epoch))
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

@@ -6,6 +6,7 @@
 mod attach;
 mod error;
 mod family;
+mod flows;
 mod interfaces;
 mod load;
 pub mod map;
@@ -29,9 +30,10 @@ use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters,
 pub use self::{
     attach::{AttachMode, Program},
     error::{KernelError, WriteError},
+    flows::{Clock, Flow, Flows},
     interfaces::detach_all,
     load::LogLevel,
-    observe::{Events, Flow, Flows, HOOK_LIST, ProgramLog},
+    observe::{Events, HOOK_LIST, ProgramLog},
     usage::MapUsage,
 };
 use crate::{
@@ -225,6 +227,14 @@ impl Kernel {
     /// When they cannot be mapped.
     pub fn flows(&self) -> Result<Flows, KernelError> {
         Flows::open(&self.pins)
+    }
+
+    /// The clock that the flow tables go by.
+    ///
+    /// # Errors
+    /// When the kernel does not say what time it is.
+    pub fn clock(&self) -> Result<Clock, KernelError> {
+        Clock::read()
     }
 
     /// The ring buffer of events. Needs a tokio runtime.

@@ -3,6 +3,8 @@
 
 mod addresses;
 mod affinity;
+mod capacity;
+mod doors;
 mod exposed;
 mod extensions;
 mod external;
@@ -17,6 +19,7 @@ mod neighbours;
 mod policy;
 mod reject;
 mod reset;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

@@ -95,7 +95,8 @@ fn both_sides_of_a_connection_are_reset_when_its_backend_is_gone() {
                 }
             }
             let flows = lab.flows();
-            let mut own = flows.iter().filter(|flow| flow.src.1 == ask.sport || flow.dst.1 == ask.sport);
+            let mut own =
+                flows.iter().filter(|flow| flow.src.port() == ask.sport || flow.dst.port() == ask.sport);
             assert!(own.all(|flow| flow.state == state::CLOSING), "{flows:?}");
             // The same port may be used for another connection at once.
             let again = through_stack(lab.send(CLIENT, &ask.tcp(SYN)), "to the other backend");

@@ -3,16 +3,19 @@
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
-        bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_adjust_room, bpf_skb_pull_data,
+        bpf_check_mtu, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
     },
 };
-use weir_common::{addr::Addr, flow::Tuple, reason::Reason};
+use weir_common::{addr::Addr, checksum::fold, flow::Tuple, reason::Reason};
 
-use crate::{family::Family, parse::Packet, rewrite, slow};
+use crate::{family::Family, maps::Buffer, parse::Packet, rewrite, slow};
 
 /// Bits of an offset into a packet.
 const MAX_OFFSET: usize = 0x3fff;
+
+/// Most bytes that `bpf_csum_diff` sums up at once in older kernels.
+const MOST_SUMMED: u32 = 512;
 
 /// A map key on the stack, which the kernel only lets be accessed in aligned words.
 #[repr(C, align(8))]
@@ -210,6 +213,66 @@ impl Ctx {
             0 => Ok(()),
             _ => Err(Reason::RewriteFailed),
         }
+    }
+
+    /// The sum of the `len` bytes at `offset`, folded to 16 bits, for a checksum.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when there are none, or more than the buffer holds.
+    #[inline(always)]
+    pub fn sum(&self, buffer: &mut Buffer, offset: u32, len: u32) -> Result<u16, Reason> {
+        if len == 0 || len > size_of::<Buffer>() as u32 - 4 {
+            return Err(Reason::RewriteFailed);
+        }
+        // The helper wants whole words: the last one's other bytes are zero.
+        buffer[(len / 4) as usize] = 0;
+        // SAFETY: the helper writes `len` bytes of the buffer, which is longer.
+        if unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, buffer.as_mut_ptr().cast(), len) } != 0 {
+            return Err(Reason::RewriteFailed);
+        }
+        let whole = len.div_ceil(4) * 4;
+        let mut sum = 0;
+        let mut at = 0;
+        while at < size_of::<Buffer>() {
+            let rest = slow::hear(whole.saturating_sub(at as u32).min(MOST_SUMMED));
+            if rest > MOST_SUMMED {
+                break;
+            }
+            // SAFETY: the helper reads at most `MOST_SUMMED` bytes of the buffer from `at`.
+            sum = unsafe {
+                let from = buffer.as_mut_ptr().byte_add(at);
+                bpf_csum_diff(core::ptr::null_mut(), 0, from, rest, sum)
+            } as u32;
+            at += MOST_SUMMED as usize;
+        }
+        Ok(fold(sum.into()))
+    }
+
+    /// Whether a local socket, or the kernel that put segments together, leaves the checksum at `offset` to
+    /// the device: the helper does not touch it then. What stands there is spoilt.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn leaves_check(&self, offset: u32) -> Result<bool, Reason> {
+        let before = u16::from_ne_bytes(*self.header(offset)?);
+        self.replace_l4_check(offset, 1, 0)?;
+        Ok(u16::from_ne_bytes(*self.header(offset)?) == before)
+    }
+
+    /// Cuts the packet off after `len` bytes, and makes room for `head` more, or fewer, before its network header. A
+    /// packet that was to be segmented is an ordinary one after that.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn resize(&self, len: u32, head: i32) -> Result<(), Reason> {
+        // SAFETY: plain helper calls. No pointer into the packet is kept.
+        let failed = unsafe {
+            bpf_skb_change_tail(self.raw, len, 0) != 0
+                || bpf_skb_adjust_room(self.raw, head, BPF_ADJ_ROOM_MAC, 0) != 0
+        };
+        if failed { Err(Reason::RewriteFailed) } else { Ok(()) }
     }
 
     /// Hands the packet to the pod behind the host-side interface `ifindex`, past its queue.

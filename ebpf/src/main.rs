@@ -18,6 +18,7 @@
 )]
 #![expect(internal_features, reason = "compare-and-swap on map memory has no stable form for this target")]
 
+mod affinity;
 mod ctx;
 mod decide;
 mod deliver;
@@ -32,7 +33,9 @@ mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;
+mod reject;
 mod report;
+mod reset;
 mod rewrite;
 mod service;
 mod slow;

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weir_common::{
     addr::{Addr, Be16},
     checksum::Change,
+    crc32c,
     flow::Tuple,
     header::{Eth, Icmp, IpHeader, Sctp},
     reason::Reason,
@@ -116,7 +117,7 @@ pub fn translate<F: Family, R: Raw>(
 /// [`Reason::RewriteFailed`] for a fragment: the CRC's change depends on the length of the datagram.
 #[inline(always)]
 pub fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
-    if packet.piece.is_fragment {
+    if packet.piece.is_fragment || packet.piece.end >= crc32c::LIMIT {
         return Err(Reason::RewriteFailed);
     }
     let word = |sport: Be16, dport: Be16| u32::from(sport.0) | u32::from(dport.0) << 16;

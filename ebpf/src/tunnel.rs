@@ -8,13 +8,13 @@ use weir_common::{
     flow::flags,
     header::{IpHeader, Tcp, Udp},
     reason::Reason,
-    service::{self, Backend, MemberKey},
+    service::{self, Backend, MemberKey, member},
     state::{State, inside},
 };
 
 use crate::{
     ctx::{Ctx, Raw},
-    family::Family,
+    family::{Family, NO_MEMBER},
     flow::Path,
     maps,
     parse::{IP_OFFSET, Kind, Packet},
@@ -73,8 +73,8 @@ pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, bac
     if F::inside(&key.src) != 0 {
         return Reason::InvalidSource as u32;
     }
-    let member = MemberKey { service, backend: Backend { addr: *backend, port, reserved: 0 } };
-    if !F::is_member(member) {
+    let key = MemberKey { service, backend: Backend { addr: *backend, port, reserved: 0 } };
+    if F::member(key) & (NO_MEMBER | member::SERVES) != member::SERVES {
         return Reason::InvalidTunnel as u32;
     }
     path.to.dport = port;

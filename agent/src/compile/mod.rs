@@ -93,6 +93,7 @@ pub fn compile_with(
         node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
         pod_cidrs: services::pod_cidrs(cluster),
         masquerade: cluster.config.masquerade,
+        reset_gone: !cluster.config.keep_gone,
         inside: inside(cluster, node),
         rules: rules.origins.clone(),
         frontends: services.frontends,

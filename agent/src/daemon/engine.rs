@@ -210,10 +210,6 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let objects = accepted.overlay.over(&accepted.files);
         let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
         cluster.skipped = accepted.skipped.clone();
-        let unenforced = objects.unenforced(&cluster);
-        if !unenforced.is_empty() {
-            return Err(self.refusal(&unenforced));
-        }
         let mut numbers = self.numbers.clone();
         let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
         let datapath = compile::compile_with(&cluster, &self.settings.node, &unhealthy, &mut numbers)

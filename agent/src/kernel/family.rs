@@ -110,7 +110,7 @@ where
         let all = self.rings.entries().map_err(failed(rings))?;
         *image.rings.get_mut(A::FAMILY) = all.into_iter().map(|(_, slot)| backend(&slot)).collect();
         let all = self.members.entries().map_err(failed(members))?;
-        image.members.extend(all.into_iter().map(|(key, _)| ((key.service, backend(&key.backend)), ())));
+        image.members.extend(all.into_iter().map(|(key, bits)| ((key.service, backend(&key.backend)), bits)));
         let all = self.sources.entries().map_err(failed(sources))?;
         image.sources.extend(all.into_iter().filter_map(|(prefix, _)| Some((source(&prefix)?, ()))));
         Ok(())
@@ -122,7 +122,7 @@ where
             Write::Endpoints(change) => apply(&self.endpoints, change, A::of, |endpoint| *endpoint),
             Write::Identities(change) => apply(&self.identities, change, prefix_of, |identity| *identity),
             Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
-            Write::Members(change) => apply(&self.members, change, member_of, |()| 1),
+            Write::Members(change) => apply(&self.members, change, member_of, |bits| *bits),
             Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
             Write::Rings(family, slots) if *family == A::FAMILY => {
                 // A backend of the other family has no place in a ring; none gets there from a Service.

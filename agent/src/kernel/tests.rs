@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use weir_common::{
     event::kind,
     reason::{HOOKS, Hook, REASONS},
+    service::member,
     state::events,
 };
 
@@ -74,6 +75,7 @@ fn small() -> Sizes {
         frontends: PerFamily { v4: 16, v6: 16 },
         rings: PerFamily { v4: 64, v6: 64 },
         members: PerFamily { v4: 64, v6: 64 },
+        affinity: PerFamily { v4: 16, v6: 16 },
         sources: PerFamily { v4: 64, v6: 64 },
         flows: PerFamily { v4: 16, v6: 16 },
         fragments: PerFamily { v4: 64, v6: 64 },
@@ -116,7 +118,7 @@ fn datapath() -> Datapath {
         let backend = Backend { address: address(pod), port: 8080 };
         let internal = Arc::new(Ring { backends: vec![backend], slots: vec![0; 7] });
         let external = Arc::default();
-        let members = Arc::new([backend].into());
+        let members = Arc::new([(backend, member::SERVES | member::CLUSTER)].into());
         let service = Service {
             id: 1,
             name: name.clone(),

@@ -41,7 +41,7 @@ pub struct Image {
     /// `RINGS_*`.
     pub rings: PerFamily<Vec<Backend>>,
     /// `MEMBERS_*`.
-    pub members: BTreeMap<Member, ()>,
+    pub members: BTreeMap<Member, u32>,
     /// `SOURCE_RANGES_*`.
     pub sources: BTreeMap<SourceRange, ()>,
 }

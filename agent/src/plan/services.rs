@@ -32,7 +32,7 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
         v6: Rings::new(image, Family::V6, "RINGS_V6", sizes.rings.v6),
     };
     let mut frontends: BTreeMap<Frontend, Service> = BTreeMap::new();
-    let mut members: BTreeSet<Member> = BTreeSet::new();
+    let mut members: BTreeMap<Member, u32> = BTreeMap::new();
     let mut sources: BTreeSet<SourceRange> = BTreeSet::new();
     for (frontend, service) in &desired.frontends {
         let family = Family::of(frontend.address);
@@ -47,9 +47,10 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
                 .place(&service.external.iter().collect::<Vec<_>>(), active.map(|active| active.external)),
             target_port: Be16::new(service.target_port),
             reserved: 0,
+            affinity: service.affinity.unwrap_or(0),
         };
         frontends.insert(*frontend, value);
-        members.extend(service.members.iter().map(|backend| (service.id, *backend)));
+        members.extend(service.members.iter().map(|(backend, bits)| ((service.id, *backend), *bits)));
         sources.extend(service.source_ranges.iter().map(|range| (service.id, *range)));
     }
     check_sizes(image, &frontends, &members, sizes)?;
@@ -57,8 +58,12 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
     rings.v4.array.check()?;
     rings.v6.array.check()?;
 
-    let new_members = members.iter().filter(|member| !image.members.contains_key(member));
-    let old_members = image.members.keys().filter(|member| !members.contains(member));
+    let old_members = image.members.keys().filter(|member| !members.contains_key(member));
+    // While some frontends have their old rings and some their new ones, a member is what it was and will be.
+    let union: BTreeMap<_, _> = members
+        .iter()
+        .map(|(member, bits)| (*member, bits | image.members.get(member).copied().unwrap_or(0)))
+        .collect();
     let new_sources = sources.iter().filter(|source| !image.sources.contains_key(source));
     let old_sources = image.sources.keys().filter(|source| !sources.contains(source));
     let changed = frontends.iter().filter(|(key, value)| image.frontends.get(key) != Some(value));
@@ -67,22 +72,28 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
         switch: vec![
             Write::Frontends(Change::Put(changed.map(|(key, value)| (*key, *value)).collect())),
             Write::Frontends(Change::Delete(gone.copied().collect())),
+            Write::Members(Change::Put(changed_members(&union, &members))),
             Write::Members(Change::Delete(old_members.copied().collect())),
             Write::Sources(Change::Delete(old_sources.copied().collect())),
         ],
         make: vec![
             Write::Rings(Family::V4, rings.v4.new),
             Write::Rings(Family::V6, rings.v6.new),
-            Write::Members(Change::Put(new_members.map(|member| (*member, ())).collect())),
+            Write::Members(Change::Put(changed_members(&image.members, &union))),
             Write::Sources(Change::Put(new_sources.map(|source| (*source, ())).collect())),
         ],
     })
 }
 
+/// The members of `new` that are not the same in `old`.
+fn changed_members(old: &BTreeMap<Member, u32>, new: &BTreeMap<Member, u32>) -> Vec<(Member, u32)> {
+    new.iter().filter(|(key, bits)| old.get(key) != Some(bits)).map(|(key, bits)| (*key, *bits)).collect()
+}
+
 fn check_sizes(
     image: &Image,
     frontends: &BTreeMap<Frontend, Service>,
-    members: &BTreeSet<Member>,
+    members: &BTreeMap<Member, u32>,
     sizes: &Sizes,
 ) -> Result<(), TooLarge> {
     for (family, frontends_map, members_map) in
@@ -91,7 +102,7 @@ fn check_sizes(
         let both: BTreeSet<_> = frontends.keys().chain(image.frontends.keys()).collect();
         let count = both.into_iter().filter(|key| Family::of(key.address) == family).count();
         check(frontends_map, count, *sizes.frontends.get(family))?;
-        let both: BTreeSet<_> = members.iter().chain(image.members.keys()).collect();
+        let both: BTreeSet<_> = members.keys().chain(image.members.keys()).collect();
         let count = both.into_iter().filter(|(_, backend)| Family::of(backend.address) == family).count();
         check(members_map, count, *sizes.members.get(family))?;
     }

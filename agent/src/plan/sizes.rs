@@ -30,6 +30,8 @@ pub struct Sizes {
     pub rings: PerFamily<u32>,
     /// Pairs of a service port and an endpoint.
     pub members: PerFamily<u32>,
+    /// Clients that are remembered for session affinity.
+    pub affinity: PerFamily<u32>,
     /// Pairs of a service port and a source range. These maps grow on demand too.
     pub sources: PerFamily<u32>,
     /// Sets of the flow table, a power of two; each holds [`WAYS`] flows.
@@ -54,6 +56,7 @@ impl Default for Sizes {
             frontends: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             rings: PerFamily { v4: 1 << 20, v6: 1 << 18 },
             members: PerFamily { v4: 1 << 16, v6: 1 << 15 },
+            affinity: PerFamily { v4: 1 << 16, v6: 1 << 15 },
             sources: PerFamily { v4: 1 << 16, v6: 1 << 16 },
             flows: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             fragments: PerFamily { v4: 4096, v6: 4096 },
@@ -129,7 +132,7 @@ impl Sizes {
         PerFamily { v4: flows(self.flows.v4), v6: flows(self.flows.v6) }
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 23] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 25] {
         [
             ("ENDPOINTS_V4", &mut self.endpoints.v4),
             ("ENDPOINTS_V6", &mut self.endpoints.v6),
@@ -147,6 +150,8 @@ impl Sizes {
             ("RINGS_V6", &mut self.rings.v6),
             ("MEMBERS_V4", &mut self.members.v4),
             ("MEMBERS_V6", &mut self.members.v6),
+            ("AFFINITY_V4", &mut self.affinity.v4),
+            ("AFFINITY_V6", &mut self.affinity.v6),
             ("SOURCE_RANGES_V4", &mut self.sources.v4),
             ("SOURCE_RANGES_V6", &mut self.sources.v6),
             ("FLOWS_V4", &mut self.flows.v4),

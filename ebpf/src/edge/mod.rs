@@ -134,7 +134,8 @@ fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
 /// Whether the backend is all there is to a new flow of the service.
 #[inline(always)]
 fn is_simple(service: &service::Service) -> bool {
-    service.flags & (service::flags::DSR | service::flags::SOURCE_RANGES) == service::flags::DSR
+    service.affinity == 0
+        && service.flags & (service::flags::DSR | service::flags::SOURCE_RANGES) == service::flags::DSR
 }
 
 /// Asks the kernel for the next hop of the flow in `work` and records the flow with it. False where that is

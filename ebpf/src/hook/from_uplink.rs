@@ -10,14 +10,14 @@ use crate::{
     deliver::{self, Outcome},
     family::Family,
     slow, tunnel,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 struct FromUplink;
 
 /// Runs the program.
 #[inline(always)]
-pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refusal> {
     super::run::<FromUplink>(ctx)
 }
 

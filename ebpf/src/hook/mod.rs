@@ -5,6 +5,7 @@ pub mod from_uplink;
 pub mod to_pod;
 pub mod to_uplink;
 
+use aya_ebpf::bindings::TC_ACT_SHOT;
 use weir_common::{
     header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     policy::RULE_NONE,
@@ -19,7 +20,7 @@ use crate::{
     maps, parse,
     parse::Kind,
     slow,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 /// What sets one program apart from another.
@@ -68,7 +69,7 @@ pub trait Stage {
 
 /// Runs a stage on a frame.
 #[inline(always)]
-fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
+fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refusal> {
     let verdict = match parse::ethertype(ctx) {
         Ok(ETHERTYPE_IPV4) => return packet::<S, Inet>(ctx),
         Ok(ETHERTYPE_IPV6) => return packet::<S, Inet6>(ctx),
@@ -78,23 +79,23 @@ fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
     };
     match verdict {
         Err(_) if !S::STRICT => Ok(Outcome::PASS),
-        Err(drop) => {
-            slow::unparsed(ctx.as_ptr(), S::HOOK as u32, drop.0);
-            Err(drop)
+        Err(Refused(reason)) => {
+            slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
+            Err(Refusal(TC_ACT_SHOT))
         }
         Ok(outcome) => Ok(outcome),
     }
 }
 
 #[inline(always)]
-fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
+fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refusal> {
     // The one element is always there.
     let Some(work) = F::work().get_ptr_mut(0) else { return Ok(Outcome::PASS) };
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
     if let Err(Refused(reason)) = S::unwrap::<F>(ctx, work) {
         slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
-        return Err(Refused(reason));
+        return Err(Refusal(TC_ACT_SHOT));
     }
     let verdict = match prepare::<S, F>(ctx, work) {
         Ok(()) => {
@@ -104,10 +105,7 @@ fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
         Err(_) if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
         Err(drop) => Err(drop),
     };
-    if let Err(Refused(reason)) = verdict {
-        F::report_drop(ctx, S::HOOK, reason);
-    }
-    verdict
+    verdict.map_err(|Refused(reason)| F::refuse(ctx, S::HOOK, reason))
 }
 
 /// Whether what is not understood or not known is dropped. What came out of a tunnel is for a backend of this

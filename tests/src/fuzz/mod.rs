@@ -15,10 +15,10 @@ pub use self::{
     oracle::{Expected, Hook, Oracle},
 };
 use self::{
-    oracle::ends,
+    oracle::{ends, is_answered},
     parse::{Frame, parse},
 };
-use crate::packets::{At, Lab};
+use crate::packets::{At, Lab, wrong_answer};
 
 /// The cluster that the packets are judged by.
 pub const CLUSTER: &str = include_str!("cluster.yaml");
@@ -44,6 +44,8 @@ pub struct Tally {
     pub judged: u64,
     /// Dropped, by both.
     pub dropped: u64,
+    /// Of these, answered.
+    pub answered: u64,
     /// Handed over past the stack, by both.
     pub redirected: u64,
     /// Changed on the way.
@@ -132,7 +134,11 @@ impl Fuzz<'_> {
         match (expected, verdict) {
             (Expected::Dropped(reason), Err(found)) if reason == found => {
                 self.tally.dropped += 1;
-                Ok(None)
+                let answer = self.lab.answer().map(|answer| answer.frame);
+                self.tally.answered += u64::from(answer.is_some());
+                let is_due = packet.is_some_and(|packet| is_answered(&packet, frame, reason));
+                wrong_answer(frame, answer.as_deref(), is_due)
+                    .map_or(Ok(None), |wrong| Err(format!("{hook:?}: {reason:?}: {wrong}")))
             }
             (Expected::Passed { redirected, change }, Ok(passed)) if redirected == passed.is_redirected => {
                 change.check(frame, &passed.frame, packet.as_ref()).map_err(|wrong| {

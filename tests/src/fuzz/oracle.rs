@@ -507,6 +507,12 @@ pub fn ends(packet: &Packet) -> Ends {
     Ends { src: packet.src, dst: packet.dst, sport: packet.sport, dport: packet.dport }
 }
 
+/// Whether the sender of a frame that is refused for this reason is told.
+pub fn is_answered(packet: &Packet, frame: &[u8], reason: Reason) -> bool {
+    let is_rejected = matches!(reason, Reason::ServiceNoBackend | Reason::ServicePortUnknown);
+    is_rejected && frame[0] & 1 == 0 && !is_martian(packet.src)
+}
+
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }

@@ -36,6 +36,15 @@ pub struct Passed {
     pub frame: Vec<u8>,
 }
 
+/// A packet that was refused, and its sender told so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Why it was refused.
+    pub reason: Reason,
+    /// The frame that goes back.
+    pub frame: Vec<u8>,
+}
+
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
 const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
@@ -61,6 +70,8 @@ pub struct Lab {
     uplink: u32,
     /// As of the last packet.
     counters: RefCell<Counters>,
+    /// What the last packet was answered with, if it was.
+    answer: RefCell<Option<Answered>>,
 }
 
 /// Packets by hook, and by the reason for which they were dropped, if they were.
@@ -96,6 +107,7 @@ impl Lab {
             pods: BTreeMap::new(),
             uplink,
             counters,
+            answer: RefCell::default(),
         };
         lab.commit(manifest);
         lab
@@ -239,8 +251,13 @@ impl Lab {
         self.judge(Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, frame)
     }
 
+    /// What the last packet was answered with; `None`: it was dropped in silence, or it passed.
+    pub fn answer(&self) -> Option<Answered> {
+        self.answer.borrow().clone()
+    }
+
     /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
-    /// once under the one reason that is returned.
+    /// once under the one reason that is returned. One that is answered does not pass.
     pub fn judge(&self, program: Program, at: At, frame: &[u8]) -> Verdict {
         let hook = match program {
             Program::FromPod => Hook::FromPod,
@@ -255,7 +272,13 @@ impl Lab {
             // As before.
             counted.retain(|((hook, _), _)| *hook != Hook::ToUplink);
         }
+        self.answer.replace(None);
         match outcome.verdict {
+            REDIRECT if let [((at, Some(reason)), 1)] = counted[..] => {
+                assert_eq!(at, hook);
+                self.answer.replace(Some(Answered { reason, frame: outcome.data }));
+                Err(reason)
+            }
             SHOT => {
                 let [((at, Some(reason)), 1)] = counted[..] else {
                     panic!("dropped, counted as {counted:?}")

@@ -14,6 +14,7 @@ mod health;
 mod hosts;
 mod input;
 mod policy;
+mod reject;
 mod restart;
 mod services;
 mod swap;

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod affinity;
 mod capacity;
 mod doors;
 mod edge;
@@ -17,6 +18,8 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod reject;
+mod reset;
 mod semantics;
 mod services;
 

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use weir_common::service::member;
+
 use super::{super::Unhealthy, Place};
 use crate::{
     cluster::{Cluster, Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
@@ -22,8 +24,8 @@ pub(super) struct Usable {
     pub(super) cluster: Vec<Backend>,
     /// By the policy Local: those on this node.
     pub(super) local: Vec<Backend>,
-    /// Endpoints that live flows may stay with.
-    pub(super) members: Arc<BTreeSet<Backend>>,
+    /// All of them, with bits of [`member`].
+    pub(super) members: Arc<BTreeMap<Backend, u32>>,
 }
 
 impl Usable {
@@ -45,8 +47,14 @@ impl Usable {
             cluster = if sound_cluster.is_empty() { cluster } else { sound_cluster };
             local = if sound_local.is_empty() { local } else { sound_local };
         }
-        let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
-        let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
+        let serves = |endpoint: &Endpoint| if endpoint.serving { member::SERVES } else { 0 };
+        let mut members: BTreeMap<_, _> =
+            all.iter().map(|(backend, endpoint)| (*backend, serves(endpoint))).collect();
+        for (backends, bit) in [(&cluster, member::CLUSTER), (&local, member::LOCAL)] {
+            for backend in backends {
+                *members.entry(*backend).or_default() |= bit | member::SERVES;
+            }
+        }
         Self { cluster, local, members: Arc::new(members) }
     }
 }

@@ -24,17 +24,14 @@ pub(super) struct PortInFamily<'a> {
 impl PortInFamily<'_> {
     /// The service port at one of its frontends.
     pub(super) fn at(&mut self, kind: Kind, address: IpAddr) -> datapath::Service {
-        let internal = self.ring(kind == Kind::Internal && self.service.internal_local);
+        let internal_local = kind == Kind::Internal && self.service.internal_local;
+        let external_local = internal_local || self.is_local_to_outside(kind);
         let forwarding = self.forwarding(kind);
+        let internal = self.ring(internal_local);
         let external = if forwarding.is_some() {
-            self.rings.at_edge(match self.service.external_local {
-                true => &self.usable.local,
-                false => &self.usable.cluster,
-            })
-        } else if self.is_local_to_outside(kind) {
-            self.ring(true)
+            self.rings.at_edge(if external_local { &self.usable.local } else { &self.usable.cluster })
         } else {
-            Arc::clone(&internal)
+            self.ring(external_local)
         };
         let source_ranges =
             if kind == Kind::LoadBalancer { self.source_ranges(address.is_ipv6()) } else { Vec::new() };
@@ -51,6 +48,8 @@ impl PortInFamily<'_> {
             flags |= if internal.is_empty() { flags::EMPTY_INTERNAL_DROPS } else { 0 };
             flags |= if external.is_empty() { flags::EMPTY_EXTERNAL_DROPS } else { 0 };
         }
+        flags |= if internal_local { flags::INTERNAL_LOCAL } else { 0 };
+        flags |= if external_local { flags::EXTERNAL_LOCAL } else { 0 };
         flags |= if source_ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
         datapath::Service {
             id: self.id,
@@ -79,7 +78,7 @@ impl PortInFamily<'_> {
 
     /// The port of every backend, when they have but one.
     fn target_port(&self) -> Option<u16> {
-        let mut ports = self.usable.members.iter().map(|backend| backend.port);
+        let mut ports = self.usable.members.keys().map(|backend| backend.port);
         let first = ports.next()?;
         ports.all(|port| port == first).then_some(first)
     }

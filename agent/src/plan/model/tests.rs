@@ -106,8 +106,8 @@ fn settle(layout: &mut Layout, image: Image, goal: &Goal) -> Image {
     let identities = goal.datapath.identities.iter().map(|(net, id)| (*net, Identity { slots: [*id; 2] }));
     assert_eq!(image.identities, identities.collect());
     let members = goal.datapath.frontends.values();
-    let members =
-        members.flat_map(|service| service.members.iter().map(|backend| ((service.id, *backend), ())));
+    let members = members
+        .flat_map(|service| service.members.iter().map(|(backend, bits)| ((service.id, *backend), *bits)));
     assert_eq!(image.members, members.collect());
     assert!(goal.plan(layout).is_empty(), "a second commit of the same has something to do");
     image

@@ -15,6 +15,10 @@ use crate::{
 
 /// The package with the kernel programs, and its one binary.
 const EBPF: &str = "weir-ebpf";
+/// The package with the yardsticks of the benches, and its one binary.
+const FLOORS: &str = "weir-floors";
+/// The packages that are built for BPF and for nothing else.
+pub(crate) const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
 
 /// Builds the kernel programs, then the binary `weir` with them inside.
 pub(crate) fn all(release: bool) -> Result<PathBuf> {
@@ -29,18 +33,36 @@ pub(crate) fn all(release: bool) -> Result<PathBuf> {
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
 pub(crate) fn kernel_programs() -> Result<PathBuf> {
-    let toolchain = toolchain::find_or_install()?;
     step("Building", "the kernel programs");
+    bpf_object(EBPF, "weir")
+}
+
+/// Builds the yardsticks of the benches.
+pub(crate) fn floors() -> Result<PathBuf> {
+    step("Building", "the yardsticks");
+    bpf_object(FLOORS, "floors")
+}
+
+/// Builds the load generator, optimised.
+pub(crate) fn load_generator() -> Result<PathBuf> {
+    step("Building", "the load generator");
+    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "weir-load"]))?;
+    Ok(target_dir().join("release/weir-load"))
+}
+
+fn bpf_object(package: &str, name: &str) -> Result<PathBuf> {
+    let toolchain = toolchain::find_or_install()?;
     let mut cargo = toolchain.cargo();
-    shell::run(for_bpf(cargo.args(["build", "--quiet", "--release"]), &toolchain))?;
-    let built = bpf_dir().join("bpfel-unknown-none/release").join(EBPF);
-    let object = bpf_dir().join("weir");
+    cargo.args(["build", "--quiet", "--release"]);
+    shell::run(for_bpf(&mut cargo, package, &toolchain))?;
+    let built = bpf_dir().join("bpfel-unknown-none/release").join(package);
+    let object = bpf_dir().join(name);
     copy_if_changed(&built, &object)?;
     Ok(object)
 }
 
 /// Adds to a cargo command what building for BPF takes.
-pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, toolchain: &Toolchain) -> &'a mut Command {
+pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, package: &str, toolchain: &Toolchain) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -55,7 +77,7 @@ pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, toolchain: &Toolchain) -> &'a 
     ];
     // A target directory of its own: a build script may run us while cargo holds the lock of the other.
     cargo
-        .args(["--package", EBPF, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(["--package", package, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(bpf_dir())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

@@ -4,6 +4,7 @@
 //! saying so, or prints the command that does.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod budget;
 mod build;
 mod checks;
@@ -59,6 +60,8 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
+    /// Measure how fast weir is, against the kernel's own maps, plain routing and kube-proxy's rules.
+    Bench(bench::Options),
     /// Build the static release binary and its checksum.
     Dist,
 }
@@ -99,6 +102,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Lint => checks::lint()?,
         Command::Conformance { args } => return checks::conformance(&args),
         Command::Budget { update } => return budget::run(update),
+        Command::Bench(options) => return bench::run(&options),
         Command::Dist => dist::run()?,
     }
     Ok(ExitCode::SUCCESS)

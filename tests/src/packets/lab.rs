@@ -54,15 +54,20 @@ type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
+    in_lab_of(512, name, manifest, test);
+}
+
+/// The same with flow tables of so many sets, a power of two.
+pub fn in_lab_of(sets: u32, name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
     in_namespace(|| {
-        let mut lab = Lab::open(name, manifest);
+        let mut lab = Lab::open(sets, name, manifest);
         test(&mut lab);
     });
 }
 
 impl Lab {
-    fn open(name: &str, manifest: &str) -> Self {
-        let mut node = Node::open(512).expect("the programs load");
+    fn open(sets: u32, name: &str, manifest: &str) -> Self {
+        let mut node = Node::open(sets).expect("the programs load");
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
@@ -167,9 +172,20 @@ impl Lab {
         }
     }
 
+    /// The node, for packets that are judged by several threads and checked otherwise.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// Takes what is recorded of IPv4 packets like these out of the flow table, as another flow may.
     pub fn forget(&self, packets: &super::Ends) {
         self.node.forget(packets).expect("the table can be written");
+    }
+
+    /// Writes what is recorded of IPv4 packets like these into every way of its set, as writers that did not
+    /// see one another may do with two.
+    pub fn multiply(&self, packets: &super::Ends) {
+        self.node.multiply(packets).expect("the table can be written");
     }
 
     /// Every flow in the table.

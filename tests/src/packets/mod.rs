@@ -14,6 +14,6 @@ pub use build::{
     mend_v4, set_ip_len, transport_check,
 };
 pub use check::{read_tuple, wrong_checksums};
-pub use lab::{Lab, Passed, Verdict, in_lab};
+pub use lab::{Lab, Passed, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
 pub use node::{At, Node};

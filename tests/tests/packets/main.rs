@@ -12,6 +12,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod processors;
 mod services;
 
 use weir_common::reason::Reason;

@@ -141,6 +141,8 @@ pub mod flags {
     pub const FROM_NODE: u16 = 1 << 4;
     /// It leaves the cluster by the uplink, under the node's address.
     pub const MASQUERADED: u16 = 1 << 5;
+    /// Never in an entry: this packet, an ICMP error, has been rewritten already.
+    pub const REWRITTEN: u16 = 1 << 15;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

@@ -90,11 +90,12 @@ fn describe<F: Family>(event: &mut Event, packet: &Packet<F::Addr>) {
     event.tcp_flags = packet.tcp_flags;
 }
 
-/// Sends an event of class `class` if the agent wants such. When the buffer is full the loss is counted.
+/// Sends an event of class `class` if the agent wants such and somebody reads them: each wakes the agent, which
+/// costs more than all else that a new flow does. When the buffer is full the loss is counted.
 #[inline(always)]
 fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     let Some(state) = maps::state() else { return };
-    if state.events & class == 0 {
+    if state.events & class == 0 || !maps::is_observed() {
         return;
     }
     let Some(mut record) = maps::EVENTS.reserve::<Event>(0) else {

@@ -30,6 +30,7 @@ const DEBUG: kernel::LogLevel = 4;
 pub(super) struct Opened {
     pub(super) enforcer: KernelEnforcer,
     pub(super) events: Events,
+    pub(super) observers: kernel::Observers,
     /// The programs' own log, when it is on.
     pub(super) log: Option<ProgramLog>,
 }
@@ -54,9 +55,9 @@ pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
     };
     let mut kernel = Kernel::open(OBJECT, &options_of_kernel)?;
     let log = if options.program_log { kernel.take_log()? } else { None };
-    let events = kernel.events()?;
+    let (events, observers) = (kernel.events()?, kernel.observers()?);
     let enforcer = KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() };
-    Ok(Opened { enforcer, events, log })
+    Ok(Opened { enforcer, events, observers, log })
 }
 
 /// Removes what agents with these pins have left, and names the interfaces that it frees. Needs no agent.
@@ -133,11 +134,8 @@ impl Enforcer for KernelEnforcer {
     }
 
     fn uplink(&self) -> Option<u32> {
-        let attached = self.kernel.as_ref()?.attached();
-        attached
-            .iter()
-            .find(|(_, program)| *program == kernel::Program::FromUplink)
-            .map(|(ifindex, _)| *ifindex)
+        let mut attached = self.kernel.as_ref()?.attached();
+        attached.find(|(_, program)| *program == kernel::Program::FromUplink).map(|(ifindex, _)| ifindex)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
@@ -186,12 +184,12 @@ impl Enforcer for KernelEnforcer {
 
     fn programs(&self) -> Vec<Program> {
         let Some(kernel) = &self.kernel else { return Vec::new() };
-        let program = |(ifindex, program): &(u32, kernel::Program)| Program {
+        let program = |(ifindex, program): (u32, kernel::Program)| Program {
             program: program.name().to_owned(),
-            interface: name(*ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
+            interface: name(ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
             mode: kernel.attach_mode().to_string(),
         };
-        kernel.attached().iter().map(program).collect()
+        kernel.attached().map(program).collect()
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {

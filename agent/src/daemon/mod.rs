@@ -18,6 +18,7 @@ mod leftovers;
 mod listing;
 mod manifests;
 mod netlink;
+mod observers;
 mod overlay;
 mod report;
 mod run;

@@ -22,6 +22,7 @@ use super::{
     interfaces::Network,
     kernel, manifests,
     netlink::{self, Netlink},
+    observers::Observers,
     socket::{Command, Limits, Server},
     state::{Directory, StateError},
 };
@@ -116,7 +117,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         Netlink::connect(runtime.handle())?,
         publish_names,
     )?;
-    inbox.listen(&options.state)?;
+    inbox.listen(&options.state, kernel.observers)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");
     }
@@ -167,9 +168,14 @@ impl Inbox {
         })
     }
 
-    fn listen(&self, state: &Path) -> io::Result<()> {
+    fn listen(&self, state: &Path, told: crate::kernel::Observers) -> io::Result<()> {
         let server = Server::bind(state, Limits::default())?;
-        tokio::spawn(server.serve(self.send_commands.clone(), self.events.clone()));
+        let observers = Observers::new(self.events.clone(), move |count| {
+            if let Err(error) = told.set(u32::try_from(count).unwrap_or(u32::MAX)) {
+                warn!(%error, "the programs cannot be told who observes");
+            }
+        });
+        tokio::spawn(server.serve(self.send_commands.clone(), observers));
         Ok(())
     }
 

@@ -13,7 +13,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::protocol::{self, Failure, FailureKind, Filter, Observation, Request, Response, SOCKET};
+use super::observers::Observers;
+use crate::protocol::{self, Failure, FailureKind, Filter, Request, Response, SOCKET};
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -66,11 +67,7 @@ impl Server {
     }
 
     /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
-    pub(super) async fn serve(
-        self,
-        commands: mpsc::Sender<Command>,
-        events: broadcast::Sender<Arc<Observation>>,
-    ) {
+    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, observers: Observers) {
         let places = Arc::new(Semaphore::new(self.limits.clients));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -83,7 +80,8 @@ impl Server {
                     continue;
                 }
             };
-            let client = Client { limits: self.limits, commands: commands.clone(), events: events.clone() };
+            let client =
+                Client { limits: self.limits, commands: commands.clone(), observers: observers.clone() };
             tokio::spawn(async move {
                 if let Err(error) = client.serve(stream).await {
                     debug!(%error, "a client of the control socket went away");
@@ -98,7 +96,7 @@ impl Server {
 struct Client {
     limits: Limits,
     commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<Arc<Observation>>,
+    observers: Observers,
 }
 
 impl Client {
@@ -169,12 +167,12 @@ impl Client {
         mut reader: BufReader<OwnedReadHalf>,
         writer: &mut OwnedWriteHalf,
     ) -> io::Result<()> {
-        let mut events = self.events.subscribe();
+        let mut observer = self.observers.join();
         loop {
             let event = tokio::select! {
                 // A client that observes says no more: whatever comes is its end.
                 _ = reader.read_u8() => return Ok(()),
-                event = events.recv() => event,
+                event = observer.next() => event,
             };
             let response = match event {
                 Ok(event) if filter.matches(&event) => Response::Observed(Box::new((*event).clone())),

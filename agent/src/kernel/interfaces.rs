@@ -32,7 +32,7 @@ impl Kernel {
 
     /// Detaches everything from an interface, which need not be there any more. Goes on after errors.
     pub fn detach(&mut self, ifindex: u32) -> Vec<KernelError> {
-        self.attachments.attached.retain(|(attached, _)| *attached != ifindex);
+        self.attachments.attached.retain(|(attached, _), _| *attached != ifindex);
         match self.netlink.links() {
             Ok(links) => match links.iter().find(|link| link.index == ifindex) {
                 Some(link) => attach::detach(&self.pins, &self.netlink, link),
@@ -46,8 +46,8 @@ impl Kernel {
     }
 
     /// The programs that are attached, by interface number.
-    pub const fn attached(&self) -> &BTreeSet<(u32, Program)> {
-        &self.attachments.attached
+    pub fn attached(&self) -> impl ExactSizeIterator<Item = (u32, Program)> {
+        self.attachments.attached.keys().copied()
     }
 
     /// Programs that are no longer attached as they were left: interface number and program.
@@ -56,7 +56,7 @@ impl Kernel {
     /// When netlink fails.
     pub fn verify(&self) -> Result<Vec<(u32, Program)>, KernelError> {
         let mut missing = Vec::new();
-        for &(ifindex, program) in &self.attachments.attached {
+        for (ifindex, program) in self.attached() {
             if !self.attachments.is_intact(&self.ebpf, &self.pins, &self.netlink, ifindex, program)? {
                 missing.push((ifindex, program));
             }
@@ -92,7 +92,7 @@ impl Kernel {
 
     /// Whether the programs of a pod or of the uplink are attached to an interface.
     pub fn is_attached(&self, ifindex: u32) -> bool {
-        let has = |program| self.attachments.attached.contains(&(ifindex, program));
+        let has = |program| self.attachments.attached.contains_key(&(ifindex, program));
         has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
     }
 

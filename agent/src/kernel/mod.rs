@@ -31,7 +31,7 @@ pub use self::{
     error::{KernelError, WriteError},
     interfaces::detach_all,
     load::LogLevel,
-    observe::{Events, Flow, Flows, HOOK_LIST, ProgramLog},
+    observe::{Events, Flow, Flows, HOOK_LIST, Observers, ProgramLog},
     usage::MapUsage,
 };
 use crate::{
@@ -233,6 +233,14 @@ impl Kernel {
     /// When it cannot be opened.
     pub fn events(&self) -> Result<Events, KernelError> {
         Events::open(&self.pins)
+    }
+
+    /// The place where the programs are told whether anybody reads events.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn observers(&self) -> Result<Observers, KernelError> {
+        Observers::open(&self.pins)
     }
 
     /// How full each map is.

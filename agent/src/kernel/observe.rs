@@ -188,6 +188,24 @@ where
     })
 }
 
+/// How many read events. While nobody does, the programs send none.
+#[derive(Debug)]
+pub struct Observers(Map<u32, u32>);
+
+impl Observers {
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        Ok(Self(typed(pins, "OBSERVERS")?))
+    }
+
+    /// Tells the programs.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn set(&self, count: u32) -> io::Result<()> {
+        self.0.put(&[(0, count)])
+    }
+}
+
 /// The ring buffer of events. It has one reader: two would share the events between them.
 pub struct Events {
     ring: RingBuf<MapData>,

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, unshare};
 use weir_common::{
     event::kind,
@@ -262,6 +263,8 @@ fn links_that_were_removed_are_noticed_and_put_back() {
             match mode {
                 AttachMode::Tcx => {
                     std::fs::remove_file(Pins::new(&options.pins).link(pod, "to_pod")).unwrap();
+                    let (_, programs) = SchedClassifier::query_tcx("pod0", TcAttachType::Egress).unwrap();
+                    assert_eq!(programs.len(), 1, "it stays attached without its pin");
                 }
                 AttachMode::Clsact => tc("filter del dev pod0 egress"),
             }
@@ -271,7 +274,7 @@ fn links_that_were_removed_are_noticed_and_put_back() {
 
             ip("link del pod0");
             assert_eq!(kernel.repair().unwrap(), []);
-            assert!(kernel.attached().is_empty());
+            assert_eq!(kernel.attached().len(), 0);
         });
     }
 }
@@ -341,6 +344,10 @@ fn events_reach_their_reader() {
             // A VLAN tag: dropped whatever is committed.
             let mut packet = udp();
             packet.splice(12..12, [0x81, 0x00, 0x00, 0x01]);
+            run(&kernel, Program::FromPod, pod, &packet);
+            let unread = tokio::time::timeout(Duration::from_millis(100), events.next()).await;
+            assert!(unread.is_err(), "nobody reads yet");
+            kernel.observers().unwrap().set(1).unwrap();
             run(&kernel, Program::FromPod, pod, &packet);
             tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap()
         });

@@ -34,7 +34,7 @@ impl Stage for ToUplink {
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         let path = &work.path;
-        if path.flags & flags::REWRITE == 0 {
+        if path.flags & (flags::REWRITE | flags::REWRITTEN) == 0 {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, path)?;

@@ -16,7 +16,7 @@ pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ETH_LEN: usize = 14;
 
 /// Who speaks to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ends {
     /// Source.
     pub src: IpAddr,

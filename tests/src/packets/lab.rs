@@ -3,12 +3,14 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
+    datapath::Datapath,
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
@@ -42,6 +44,9 @@ pub struct Lab {
     node: Node,
     name: String,
     numbers: Numbers,
+    /// What is in force.
+    datapath: Datapath,
+    interfaces: BTreeMap<IpAddr, Interface>,
     /// Host-side interface and MAC address by pod.
     pods: BTreeMap<String, Interface>,
     uplink: u32,
@@ -53,16 +58,18 @@ pub struct Lab {
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
-pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
-    in_lab_of(512, name, manifest, test);
+pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
+    in_lab_of(512, name, manifest, test)
 }
 
-/// The same with flow tables of so many sets, a power of two.
-pub fn in_lab_of(sets: u32, name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
-    in_namespace(|| {
-        let mut lab = Lab::open(sets, name, manifest);
-        test(&mut lab);
-    });
+/// The same with flow tables of so many sets.
+pub fn in_lab_of<T: Send>(
+    sets: u32,
+    name: &str,
+    manifest: &str,
+    test: impl FnOnce(&mut Lab) -> T + Send,
+) -> T {
+    in_namespace(|| test(&mut Lab::open(sets, name, manifest)))
 }
 
 impl Lab {
@@ -71,8 +78,16 @@ impl Lab {
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
-        let (numbers, pods) = (Numbers::default(), BTreeMap::new());
-        let mut lab = Self { node, name: name.to_owned(), numbers, pods, uplink, counters };
+        let mut lab = Self {
+            node,
+            name: name.to_owned(),
+            numbers: Numbers::default(),
+            datapath: Datapath::default(),
+            interfaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            uplink,
+            counters,
+        };
         lab.commit(manifest);
         lab
     }
@@ -91,6 +106,7 @@ impl Lab {
         let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
         self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
         self.numbers.retain(&datapath);
+        (self.datapath, self.interfaces) = (datapath, interfaces);
     }
 
     /// The interface of a pod, made when there is none.
@@ -109,6 +125,16 @@ impl Lab {
     /// Where a pod hangs.
     pub fn pod(&self, pod: &str) -> Interface {
         self.pods[pod]
+    }
+
+    /// What is in force.
+    pub const fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The addresses of the pods of this node, and where they hang.
+    pub fn interfaces(&self) -> impl Iterator<Item = (IpAddr, Interface)> {
+        self.interfaces.iter().map(|(address, interface)| (*address, *interface))
     }
 
     /// Number of the uplink.
@@ -186,6 +212,11 @@ impl Lab {
     /// see one another may do with two.
     pub fn multiply(&self, packets: &super::Ends) {
         self.node.multiply(packets).expect("the table can be written");
+    }
+
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) {
+        self.node.forget_all().expect("the tables can be written");
     }
 
     /// Every flow in the table.

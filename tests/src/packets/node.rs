@@ -21,8 +21,9 @@ use weir::{
     plan::{PerFamily, Sizes},
 };
 use weir_common::{
-    addr::{Be16, V4},
-    flow::{FREE, FlowKey, FlowSet, TAG_WAY, WAYS},
+    addr::{Addr, Be16, V4, V6},
+    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
+    plain::Plain,
     state::events,
 };
 
@@ -55,7 +56,7 @@ impl Node {
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: 64, v6: 64 },
+            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
             vectors: 1 << 15,
             rules: 1 << 13,
             rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },
@@ -65,6 +66,7 @@ impl Node {
         let events = events::DROPS | events::FLOWS;
         let options = Options { pins: pins.clone(), sizes, log_level: 0, attach_mode: None, events };
         let kernel = Kernel::open(&object()?, &options)?;
+        kernel.observers()?.set(1)?;
         let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
         for (program, info) in node.kernel().programs() {
             node.programs.insert(program, info.fd()?.as_fd().try_clone_to_owned()?);
@@ -96,11 +98,7 @@ impl Node {
         })
     }
 
-    fn change_set_of(
-        &self,
-        packets: &Ends,
-        change: impl Fn(&mut FlowSet<V4>, usize),
-    ) -> anyhow::Result<()> {
+    fn change_set_of(&self, packets: &Ends, change: impl Fn(&mut FlowSet<V4>, usize)) -> anyhow::Result<()> {
         let path = Pins::new(&self.pins).map("FLOWS_V4");
         let table: Map<u32, FlowSet<V4>> = Map::new(MapFd::new(object_get(&path)?)?)?;
         let is_it = |key: &FlowKey<V4>| {
@@ -116,6 +114,16 @@ impl Node {
         Ok(())
     }
 
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) -> anyhow::Result<()> {
+        let pins = Pins::new(&self.pins);
+        let open = |name: &str| MapFd::new(object_get(&pins.map(name))?);
+        forget_flows::<V4>(open("FLOWS_V4")?)?;
+        forget_flows::<V6>(open("FLOWS_V6")?)?;
+        forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
+        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+    }
+
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
         let packet =
@@ -123,6 +131,27 @@ impl Node {
         let ran = test_run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
+}
+
+fn forget_flows<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FlowSet<A>: Plain,
+{
+    let table: Map<u32, FlowSet<A>> = Map::new(map)?;
+    let mut used = table.entries()?;
+    for (_, set) in &mut used {
+        set.tags = std::array::from_fn(|way| FREE | way as u64);
+    }
+    Ok(table.put(&used)?)
+}
+
+fn forget_fragments<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FragmentKey<A>: Plain,
+{
+    let table: Map<FragmentKey<A>, Fragment> = Map::new(map)?;
+    let known: Vec<_> = table.entries()?.into_iter().map(|(key, _)| key).collect();
+    Ok(table.delete(&known)?)
 }
 
 impl Drop for Node {

@@ -163,6 +163,9 @@ mod tests {
 
     #[test]
     fn large_numbers_are_grouped() {
-        assert_eq!([thousands(1234.0), thousands(123_456.0), thousands(1e6)], ["1,234", "123,456", "1,000,000"]);
+        assert_eq!(
+            [thousands(1234.0), thousands(123_456.0), thousands(1e6)],
+            ["1,234", "123,456", "1,000,000"]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::protocol::Verdict;
+use crate::protocol::{Observation, Verdict};
 
 /// A server whose agent answers every request with an empty listing.
 async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<Arc<Observation>>) {
@@ -11,7 +11,7 @@ async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<Arc<Obs
     let server = Server::bind(directory.path(), limits).unwrap();
     let (commands, mut received) = mpsc::channel::<Command>(1);
     let (events, _) = broadcast::channel(2);
-    tokio::spawn(server.serve(commands, events.clone()));
+    tokio::spawn(server.serve(commands, Observers::new(events.clone(), |_| ())));
     tokio::spawn(async move {
         while let Some(command) = received.recv().await {
             drop(command.answer.send(Response::Listing(protocol::Listing::default())));

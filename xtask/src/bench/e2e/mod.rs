@@ -9,7 +9,7 @@ mod load;
 mod network;
 mod variant;
 
-use std::path::Path;
+use std::{env, path::Path};
 
 use anyhow::Result;
 
@@ -37,7 +37,10 @@ const QUICK: Extent = Extent { services: &[1_000], rounds: 5, seconds: 0.35 };
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     machine::need("nft", &["--version"], "nftables")?;
     machine::need("iptables-restore", &["--version"], "iptables")?;
-    let weir = build::all(true)?;
+    let weir = match env::var_os("WEIR_BIN") {
+        Some(path) => path.into(),
+        None => build::all(true)?,
+    };
     let generator = build::load_generator()?;
     let extent = if quick { QUICK } else { FULL };
     let mut rows = Vec::new();

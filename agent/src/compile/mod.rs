@@ -18,9 +18,10 @@ pub mod services;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use weir_common::state::inside;
 
 use crate::{
     cluster::Cluster,
@@ -78,7 +79,7 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
         node_addresses: cluster.nodes.get(node).map(|node| node.addresses.clone()).unwrap_or_default(),
         pod_cidrs: services::pod_cidrs(cluster),
         masquerade: cluster.config.masquerade,
-        inside: inside(cluster),
+        inside: inside(cluster, node),
         rules: rules.origins.clone(),
         frontends: services.frontends,
         health_checks: services.health_checks,
@@ -107,9 +108,18 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
     Ok(datapath)
 }
 
-/// The addresses that belong to the cluster: what pods send there is never masqueraded.
-fn inside(cluster: &Cluster) -> BTreeSet<IpNet> {
-    let nodes =
-        cluster.nodes.values().flat_map(|node| node.addresses.iter().map(|address| IpNet::from(*address)));
-    services::pod_cidrs(cluster).into_iter().chain(nodes).map(|net| net.trunc()).collect()
+/// The addresses that belong to the cluster, and whose they are to `node`: bits of
+/// [`weir_common::state::inside`]. The kernel takes the longest prefix, so that a node's address in a block
+/// of pods has to say both.
+fn inside(cluster: &Cluster, node: &str) -> BTreeMap<IpNet, u32> {
+    let blocks = services::pod_cidrs(cluster);
+    let mut inside: BTreeMap<_, _> = blocks.iter().map(|block| (block.trunc(), inside::POD)).collect();
+    for (name, other) in &cluster.nodes {
+        let own = if name == node { inside::OWN } else { 0 };
+        for address in &other.addresses {
+            let pod = if blocks.iter().any(|block| block.contains(address)) { inside::POD } else { 0 };
+            *inside.entry(IpNet::from(*address)).or_default() |= inside::NODE | own | pod;
+        }
+    }
+    inside
 }

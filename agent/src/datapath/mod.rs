@@ -54,8 +54,9 @@ pub struct Datapath {
     pub pod_cidrs: Vec<IpNet>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
-    /// The cluster's own addresses: blocks of pods, and nodes.
-    pub inside: BTreeSet<IpNet>,
+    /// The cluster's own addresses, blocks of pods and nodes, and whose they are: bits of
+    /// [`weir_common::state::inside`].
+    pub inside: BTreeMap<IpNet, u32>,
     /// Networked pods of this node by address.
     pub endpoints: BTreeMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.

@@ -65,6 +65,7 @@ fn small() -> Sizes {
         frontends: PerFamily { v4: 16, v6: 16 },
         rings: PerFamily { v4: 64, v6: 64 },
         members: PerFamily { v4: 64, v6: 64 },
+        sources: PerFamily { v4: 64, v6: 64 },
         flows: PerFamily { v4: 16, v6: 16 },
         fragments: PerFamily { v4: 64, v6: 64 },
         events: 4096,

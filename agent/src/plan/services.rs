@@ -8,7 +8,7 @@ use std::{
 use weir_common::service::{Ring, Service};
 
 use super::{
-    Change, Family, Image, Member, PerFamily, Sizes, TooLarge, Write,
+    Change, Family, Image, Member, PerFamily, Sizes, SourceRange, TooLarge, Write,
     array::{Array, check},
     image::run,
 };
@@ -30,6 +30,7 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
     };
     let mut frontends: BTreeMap<Frontend, Service> = BTreeMap::new();
     let mut members: BTreeSet<Member> = BTreeSet::new();
+    let mut sources: BTreeSet<SourceRange> = BTreeSet::new();
     for (frontend, service) in &desired.frontends {
         let family = Family::of(frontend.address);
         let rings = rings.get_mut(family);
@@ -44,13 +45,17 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
         };
         frontends.insert(*frontend, value);
         members.extend(service.members.iter().map(|backend| (service.id, *backend)));
+        sources.extend(service.source_ranges.iter().map(|range| (service.id, *range)));
     }
     check_sizes(image, &frontends, &members, sizes)?;
+    check_sources(image, &sources, sizes)?;
     rings.v4.array.check()?;
     rings.v6.array.check()?;
 
     let new_members = members.iter().filter(|member| !image.members.contains_key(member));
     let old_members = image.members.keys().filter(|member| !members.contains(member));
+    let new_sources = sources.iter().filter(|source| !image.sources.contains_key(source));
+    let old_sources = image.sources.keys().filter(|source| !sources.contains(source));
     let changed = frontends.iter().filter(|(key, value)| image.frontends.get(key) != Some(value));
     let gone = image.frontends.keys().filter(|key| !frontends.contains_key(key));
     Ok(Placed {
@@ -58,11 +63,13 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
             Write::Frontends(Change::Put(changed.map(|(key, value)| (*key, *value)).collect())),
             Write::Frontends(Change::Delete(gone.copied().collect())),
             Write::Members(Change::Delete(old_members.copied().collect())),
+            Write::Sources(Change::Delete(old_sources.copied().collect())),
         ],
         make: vec![
             Write::Rings(Family::V4, rings.v4.new),
             Write::Rings(Family::V6, rings.v6.new),
             Write::Members(Change::Put(new_members.map(|member| (*member, ())).collect())),
+            Write::Sources(Change::Put(new_sources.map(|source| (*source, ())).collect())),
         ],
     })
 }
@@ -82,6 +89,15 @@ fn check_sizes(
         let both: BTreeSet<_> = members.iter().chain(image.members.keys()).collect();
         let count = both.into_iter().filter(|(_, backend)| Family::of(backend.address) == family).count();
         check(members_map, count, *sizes.members.get(family))?;
+    }
+    Ok(())
+}
+
+fn check_sources(image: &Image, sources: &BTreeSet<SourceRange>, sizes: &Sizes) -> Result<(), TooLarge> {
+    for (family, map) in [(Family::V4, "SOURCE_RANGES_V4"), (Family::V6, "SOURCE_RANGES_V6")] {
+        let both: BTreeSet<_> = sources.iter().chain(image.sources.keys()).collect();
+        let count = both.into_iter().filter(|(_, range)| Family::of(range.addr()) == family).count();
+        check(map, count, *sizes.sources.get(family))?;
     }
     Ok(())
 }

@@ -25,17 +25,22 @@ const REMOTE: [[&str; 2]; 2] = [["10.244.2.10", "fd00:10:244:2::10"], ["10.244.2
 const NODES: [[&str; 2]; 2] = [["192.168.50.11", "fd00:50::11"], ["192.168.50.12", "fd00:50::12"]];
 const OUTSIDE: [[&str; 2]; 3] =
     [["203.0.113.9", "2001:db8::9"], ["203.0.113.200", "2001:db8:1::9"], ["198.51.100.7", "2001:db8:2::7"]];
-const SERVICES: [[&str; 2]; 5] = [
+const SERVICES: [[&str; 2]; 9] = [
     ["10.96.0.10", "fd00:10:96::10"],
     ["10.96.0.20", "fd00:10:96::20"],
     ["10.96.0.30", "fd00:10:96::30"],
     ["10.96.0.40", "fd00:10:96::40"],
     ["10.96.0.50", "fd00:10:96::50"],
+    ["10.96.0.60", "fd00:10:96::60"],
+    ["10.96.0.70", "fd00:10:96::70"],
+    ["192.0.2.60", "2001:db8:60::1"],
+    ["192.0.2.70", "2001:db8:70::1"],
 ];
 /// Addresses that nobody may have, and those of nobody.
 const STRANGE: [[&str; 2]; 4] =
     [["127.0.0.1", "::1"], ["224.0.0.1", "ff02::1"], ["0.0.0.0", "::"], ["10.96.9.9", "fd00:10:96::9:9"]];
-const PORTS: [u16; 9] = [80, 8080, 8081, 8082, 53, 5353, 443, 0, 30080];
+const NODE_PORTS: [u16; 4] = [30080, 30081, 30053, 30054];
+const PORTS: [u16; 11] = [80, 80, 8080, 8081, 8082, 53, 53, 5353, 443, 0, 8443];
 
 /// A frame, and where it turns up.
 #[derive(Clone, Debug)]
@@ -347,7 +352,11 @@ impl Generator {
     }
 
     fn dport(&mut self) -> u16 {
-        *self.rng.choice(&PORTS).expect("some")
+        if self.rng.u8(..8) == 0 {
+            *self.rng.choice(&NODE_PORTS).expect("some")
+        } else {
+            *self.rng.choice(&PORTS).expect("some")
+        }
     }
 
     fn protocol(&mut self, ends: &Ends) -> u8 {

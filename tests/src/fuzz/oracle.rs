@@ -5,16 +5,13 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
-use weir::datapath::{
-    Connection, Datapath, Frontend, Origin, RuleOrigin,
-    services::{Packet as Call, Verdict},
-};
+use weir::datapath::{Connection, Datapath, Frontend, Origin, RuleOrigin};
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::FlowKey,
-    policy::Protocol,
+    policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
     reason::Reason,
+    service::flags,
 };
 
 use super::{
@@ -67,6 +64,10 @@ struct Flow {
     is_reply: bool,
     from_node: bool,
     masqueraded: bool,
+    /// Out by the uplink, when the receiver is no pod of this node.
+    by_uplink: bool,
+    /// To a socket of the node.
+    by_loopback: bool,
     /// Interface of the receiver, where that is a pod of this node.
     receiver: Option<u32>,
     state: State,
@@ -218,12 +219,16 @@ impl Oracle {
         let Some(mut flow) = self.open(hook, packet, scope)? else { return Ok(None) };
         self.allow(packet, &flow)?;
         flow.receiver = self.interface(flow.to.dst);
-        if flow.masqueraded {
-            flow.receiver = None;
-        }
-        let client = if flow.from_node { None } else { self.interface(here.src) };
-        let reply = Flow { to: here.back(), is_reply: true, receiver: client, ..flow };
-        self.flows.insert((flow.to.back(), packet.protocol, flow.receiver.unwrap_or(0)), reply);
+        self.allot(packet, scope, &mut flow)?;
+        let reply = Flow {
+            to: here.back(),
+            is_reply: true,
+            receiver: if flow.from_node { None } else { self.interface(here.src) },
+            by_uplink: hook == Hook::FromUplink,
+            by_loopback: hook == Hook::ToUplink && self.is_own(here.dst),
+            ..flow
+        };
+        self.flows.insert(answers(&flow, packet), reply);
         self.flows.insert(key, flow);
         Ok(Some(Way { flow, is_translated: flow.to != here }))
     }
@@ -234,12 +239,18 @@ impl Oracle {
         let mut flow = Flow {
             to: here,
             is_reply: false,
-            from_node: false,
+            from_node: matches!(hook, Hook::NodeToPod(_) | Hook::ToUplink),
             masqueraded: false,
+            by_uplink: false,
+            by_loopback: false,
             receiver: None,
             state: State::Opening,
         };
-        if hook == Hook::FromUplink {
+        let served = match hook {
+            Hook::ToPod(_) | Hook::NodeToPod(_) => Ok(false),
+            _ => self.serve(hook, packet, &mut flow),
+        };
+        if served == Ok(false) && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
             return Ok(None);
         }
         if packet.is_later() {
@@ -249,75 +260,88 @@ impl Oracle {
             return Err(Reason::IcmpUnrelated);
         }
         match hook {
-            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) => {
-                if self.interface(here.dst) != Some(ifindex) {
-                    return Err(Reason::UnknownEndpoint);
-                }
-                flow.from_node = matches!(hook, Hook::NodeToPod(_));
-                let is_own =
-                    self.pods.contains_key(&here.src) || self.datapath.node_addresses.contains(&here.src);
-                if !flow.from_node && (is_own || is_martian(here.src)) {
-                    return Err(Reason::InvalidSource);
-                }
-                return Ok(Some(flow));
-            }
             Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
             Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
                 return Err(Reason::InvalidDestination);
             }
-            Hook::FromPod(_) => {}
-            _ => flow.from_node = true,
-        }
-        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        if flow.from_node && !self.datapath.frontends.contains_key(&to) {
-            return Ok(None);
-        }
-        match self.datapath.serve(&Call { from: here.src, sport: here.sport, to }) {
-            Verdict::Pass => {}
-            Verdict::Drop if self.datapath.frontends.contains_key(&to) => {
-                return Err(Reason::ServiceNoBackend);
+            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
+                return Err(Reason::UnknownEndpoint);
             }
-            Verdict::Drop => return Err(Reason::ServiceUnallocated),
-            Verdict::Reject if self.datapath.frontends.contains_key(&to) => {
-                return Err(Reason::ServiceNoBackend);
+            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
+                return Err(Reason::InvalidSource);
             }
-            Verdict::Reject => return Err(Reason::ServicePortUnknown),
-            Verdict::Dnat(choice) => {
-                let slot = slot(packet) as usize % choice.ring.len();
-                let backend = choice.ring.at(slot);
-                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
-                if backend.address == here.src {
-                    flow.to.src = self.node_address(here.src);
-                }
-            }
+            _ => {}
         }
-        let is_inside = self.datapath.inside.iter().any(|net| net.contains(&IpNet::from(flow.to.dst)));
-        flow.masqueraded = !flow.from_node
-            && self.datapath.masquerade
-            && !self.pods.contains_key(&flow.to.dst)
-            && !is_inside;
-        if flow.masqueraded {
-            self.allot(packet, scope, &mut flow)?;
+        let leaves = !self.pods.contains_key(&flow.to.dst) && !self.is_inside(flow.to.dst);
+        if matches!(hook, Hook::FromPod(_)) && self.datapath.masquerade && leaves {
+            (flow.masqueraded, flow.by_uplink) = (true, true);
         }
-        Ok(Some(flow))
+        served.map(|_| Some(flow))
     }
-}
 
-impl Oracle {
-    /// The node's address and a port that no other flow to the same receiver has; the programs' own order.
+    /// Sends a new flow to a backend, when it is for a service; whether it is.
+    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Result<bool, Reason> {
+        let here = ends(packet);
+        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
+        let Some(service) = self.datapath.frontends.get(&to) else {
+            let opens = match packet.protocol {
+                TCP if !packet.is_later() => packet.tcp_flags & (SYN | ACK) == SYN,
+                TCP => false,
+                _ => packet.kind != Kind::EchoReply,
+            };
+            if self.pods.contains_key(&here.dst) || !(opens || matches!(hook, Hook::FromPod(_))) {
+                return Ok(false);
+            }
+            return match self.datapath.identity(here.dst) {
+                IDENTITY_SERVICE => Err(Reason::ServicePortUnknown),
+                IDENTITY_SERVICE_CIDR => Err(Reason::ServiceUnallocated),
+                _ => Ok(false),
+            };
+        };
+        let ranges = &service.source_ranges;
+        if !ranges.is_empty() && !ranges.iter().any(|range| range.contains(&here.src)) {
+            return Err(Reason::SourceRange);
+        }
+        let (ring, masquerades, drops) = if flow.from_node {
+            (&service.internal, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS)
+        } else if self.datapath.pod_cidrs.iter().any(|range| range.contains(&here.src)) {
+            (&service.internal, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS)
+        } else {
+            (&service.external, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
+        };
+        if ring.is_empty() {
+            let is_policy = service.flags & drops != 0;
+            return Err(if is_policy { Reason::ServiceNotLocal } else { Reason::ServiceNoBackend });
+        }
+        let backend = ring.at(slot(packet) as usize % ring.len());
+        (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
+        if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
+            flow.by_loopback = flow.from_node;
+        } else if service.flags & masquerades != 0 || backend.address == here.src {
+            (flow.masqueraded, flow.by_uplink) = (true, true);
+        } else {
+            flow.by_uplink = flow.from_node;
+        }
+        Ok(true)
+    }
+
+    /// Finds a source port by which the flow's answers are told from those of others; the programs' own order.
     fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
         const FIRST: u32 = 61000;
         const PORTS: u32 = 65536 - FIRST;
-        flow.to.src = self.node_address(flow.to.dst);
-        let taken = |to: &Ends| self.flows.contains_key(&(to.back(), packet.protocol, 0));
-        if packet.protocol == 132 {
-            return if taken(&flow.to) { Err(Reason::NoFreePort) } else { Ok(()) };
-        }
         let first = hash(packet, scope) as u32 % PORTS;
-        for step in 0..16 {
-            flow.to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
-            if !taken(&flow.to) {
-                return Ok(());
+        let mut offset = first;
+        if flow.masqueraded {
+            flow.to.src = self.node_address(flow.to.dst);
+            flow.to.sport = (FIRST + first) as u16;
+        }
+        for _ in 0..16 {
+            match self.flows.get(&answers(flow, packet)) {
+                Some(other) if other.to != ends(packet).back() => {
+                    offset = (offset + 1117) % PORTS;
+                    flow.to.sport = (FIRST + offset) as u16;
+                }
+                _ => return Ok(()),
             }
         }
         Err(Reason::NoFreePort)
@@ -349,25 +373,32 @@ impl Oracle {
     }
 
     fn hand_over(&self, hook: Hook, packet: &Packet, flow: &Flow, change: Change) -> Expected {
-        let leaves = flow.masqueraded && !flow.is_reply;
+        let redirected = |change| Expected::Passed { redirected: true, change };
+        let mac = flow.receiver.map(|_| self.mac(flow.to.dst));
+        let is_on_uplink = hook == Hook::ToUplink;
         match hook {
-            Hook::ToPod(_) | Hook::NodeToPod(_) => Expected::Passed { redirected: false, change },
-            Hook::ToUplink if change.is_none() => Expected::PASS,
-            Hook::ToUplink => {
-                let mac = flow.receiver.map(|_| self.mac(flow.to.dst));
-                Expected::Passed { redirected: true, change: Change { mac, ..change } }
+            Hook::ToPod(_) | Hook::NodeToPod(_) => return Expected::Passed { redirected: false, change },
+            Hook::ToUplink if change.is_none() => return Expected::PASS,
+            Hook::ToUplink => {}
+            _ if packet.hops <= 1 && (mac.is_some() || flow.by_uplink) => {
+                return match self.is_own(packet.dst) {
+                    true => Expected::Dropped(Reason::TtlExceeded),
+                    // An error has been translated before.
+                    false if packet.kind == Kind::Error => Expected::Passed { redirected: false, change },
+                    false => Expected::PASS,
+                };
             }
-            _ if packet.hops <= 1 && (flow.receiver.is_some() || flow.masqueraded) => Expected::PASS,
-            _ if flow.receiver.is_some() => {
-                let mac = Some(self.mac(flow.to.dst));
-                Expected::Passed { redirected: true, change: Change { mac, takes_hop: true, ..change } }
-            }
-            // The next router's address is found by the kernel.
-            _ if leaves => Expected::Passed {
-                redirected: true,
-                change: Change { takes_hop: true, any_mac: true, ..change },
-            },
-            _ => Expected::Passed { redirected: false, change },
+            _ => {}
+        }
+        // What the node sends takes no hop of it, and what the kernel finds the next router for has any address.
+        if mac.is_some() {
+            redirected(Change { mac, takes_hop: !is_on_uplink, ..change })
+        } else if flow.by_uplink {
+            redirected(Change { any_mac: true, takes_hop: !is_on_uplink, ..change })
+        } else if flow.by_loopback {
+            redirected(Change { mac: Some([0; 6]), ..change })
+        } else {
+            Expected::Passed { redirected: false, change }
         }
     }
 
@@ -429,6 +460,20 @@ impl Oracle {
         *addresses.find(|address| address.is_ipv4() == like.is_ipv4()).expect("both families")
     }
 
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.datapath.node_addresses.contains(&address)
+    }
+
+    fn is_inside(&self, address: IpAddr) -> bool {
+        self.datapath.inside.keys().any(|range| range.contains(&address))
+    }
+
+    /// Whether a packet may come from elsewhere under this address.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+        !is_martian(address) && !self.is_own(address) && !self.pods.contains_key(&address) && !is_service
+    }
+
     fn mac(&self, address: IpAddr) -> [u8; 6] {
         self.pods[&address].1
     }
@@ -460,6 +505,11 @@ fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
         _ => return None,
     };
     Some(Quoted { ends: Ends { src, dst, sport, dport }, protocol })
+}
+
+/// The answers to a flow that `packet` opens.
+fn answers(flow: &Flow, packet: &Packet) -> Key {
+    (flow.to.back(), packet.protocol, flow.receiver.unwrap_or(0))
 }
 
 /// Addresses and ports of a packet.

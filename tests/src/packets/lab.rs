@@ -18,6 +18,7 @@ use weir::{
 use weir_common::{
     event::Event,
     reason::{Hook, Reason},
+    state::LOOPBACK,
 };
 
 use super::{At, Node, in_namespace, ip_command};
@@ -57,9 +58,12 @@ pub struct Lab {
 /// Packets by hook, and by the reason for which they were dropped, if they were.
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
+/// Sets of a flow table that is full now and then.
+const SETS: u32 = 512;
+
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
-    in_lab_of(512, name, manifest, test)
+    in_lab_of(SETS, name, manifest, test)
 }
 
 /// The same with flow tables of so many sets.
@@ -166,6 +170,11 @@ impl Lab {
     /// The node itself sends a frame by the uplink.
     pub fn leave(&self, frame: &[u8]) -> Verdict {
         self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
+    }
+
+    /// The node itself sends a frame to an address of its own.
+    pub fn loop_back(&self, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, frame)
     }
 
     /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts

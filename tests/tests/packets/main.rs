@@ -2,7 +2,9 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod exposed;
 mod extensions;
+mod external;
 mod flows;
 mod fragments;
 mod frames;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
-use weir_common::plain::Plain;
+use weir_common::{plain::Plain, service::SourceKey};
 
 pub use self::{
     map::{MMAPABLE, MapFd, MapInfo, NO_PREALLOC, map_type},
@@ -53,7 +53,11 @@ pub struct Prefix<A> {
     pub address: A,
 }
 
-weir_common::plain!(LinkInfo: 24, Prefix<weir_common::addr::V4>: 8, Prefix<weir_common::addr::V6>: 20);
+weir_common::plain!(
+    LinkInfo: 24,
+    Prefix<weir_common::addr::V4>: 8, Prefix<weir_common::addr::V6>: 20,
+    Prefix<SourceKey<weir_common::addr::V4>>: 12, Prefix<SourceKey<weir_common::addr::V6>>: 24,
+);
 
 #[repr(C)]
 struct Object {

@@ -91,16 +91,19 @@ fn service(text: &mut String, ports: &[&ServicePort]) {
         ports.iter().map(|port| line(port)).collect::<Vec<_>>().join(", ")
     };
     let front = each(&|port| {
-        let protocol = port.protocol.to_uppercase();
-        format!(
-            "{{name: {}, port: {}, targetPort: {}, protocol: {protocol}}}",
-            port.protocol, port.port, port.target
-        )
+        let ServicePort { protocol, port: number, node_port, target, .. } = port;
+        let node_port = match node_port {
+            0 => String::new(),
+            number => format!(", nodePort: {number}"),
+        };
+        let upper = protocol.to_uppercase();
+        format!("{{name: {protocol}, port: {number}, targetPort: {target}, protocol: {upper}{node_port}}}")
     });
     let back = each(&|port| {
         let protocol = port.protocol.to_uppercase();
         format!("{{name: {}, port: {}, protocol: {protocol}}}", port.protocol, port.target)
     });
+    let kind = if ports[0].node_port == 0 { "ClusterIP" } else { "NodePort" };
     let addresses =
         endpoints.iter().map(|address| format!("{{addresses: [{address}]}}")).collect::<Vec<_>>().join(", ");
     let _ = write!(
@@ -109,7 +112,7 @@ fn service(text: &mut String, ports: &[&ServicePort]) {
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: bench}}
-spec: {{clusterIP: {address}, clusterIPs: [{address}], ports: [{front}]}}
+spec: {{type: {kind}, clusterIP: {address}, clusterIPs: [{address}], ports: [{front}]}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

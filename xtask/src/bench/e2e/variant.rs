@@ -129,9 +129,9 @@ impl Set {
     /// Whom the client outside calls; `None` where it reaches nobody.
     pub(super) fn targets_from_outside(&self) -> Option<(Vec<Ipv4Addr>, u16)> {
         match self.way {
-            Way::Direct | Way::Weir(_) => None,
+            Way::Direct => None,
             Way::Plain | Way::Conntrack => Some((SERVERS.to_vec(), PORT)),
-            Way::Nftables | Way::Iptables => Some((vec![NODE], NODE_PORT)),
+            Way::Nftables | Way::Iptables | Way::Weir(_) => Some((vec![NODE], NODE_PORT)),
         }
     }
 

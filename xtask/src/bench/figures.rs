@@ -26,7 +26,7 @@ pub(super) fn of(report: &Report) -> Vec<Figure> {
     let look = Look { report };
     let (many, most) = (prog::flows(10_000), prog::flows(100_000));
     let connect = "TCP connect/request/close, 1,000 services";
-    vec![
+    let mut figures = vec![
         figure(
             "TC, pod to ClusterIP, policy at both ends, established, 10,000 flows",
             "≤ 2 × LRU look-up",
@@ -87,9 +87,37 @@ pub(super) fn of(report: &Report) -> Vec<Figure> {
                 ("e2e", WEIR, "TCP connect/request/close, 10,000 services"),
             ),
         ),
+    ];
+    figures.extend(of_scale(&look));
+    figures
+}
+
+/// Of the bench `scale`.
+fn of_scale(look: &Look<'_>) -> Vec<Figure> {
+    let figure = |path, goal, subject, limit| Figure { path, goal, reached: look.value(limit, subject) };
+    vec![
+        figure(
+            "10,000 services × 4 endpoints, from manifests on disk to enforced",
+            "≤ 2 s",
+            "from manifests to enforced",
+            2.0,
+        ),
+        figure("the same, compiled to enforced", "≤ 0.5 s", "compiled to enforced", 0.5),
+        figure(
+            "one endpoint changed there, apply to enforced",
+            "≤ 3 ms",
+            "one endpoint changed, apply to enforced",
+            3.0,
+        ),
+        figure("the same, 99th percentile", "≤ 10 ms", "the same, 99th percentile", 10.0),
+        figure("packets lost meanwhile", "0", "packets lost", 0.0),
+        figure("agent, resident", "≤ 60 MB", "agent, resident", 60.0),
+        figure("maps of the kernel", "≤ 80 MB", "maps of the kernel", 80.0),
     ]
 }
 
+/// The cluster that the figures of `scale` are about.
+const SCALE: &str = "10000 services × 4 endpoints";
 const WEIR: &str = "weir";
 const WEIR_POLICIES: &str = "weir, 100 policies";
 
@@ -111,6 +139,13 @@ impl Look<'_> {
     fn at_least(&self, limit: f64, subject: &str, setting: &str) -> Option<Reached> {
         let ratio = self.ratio(("e2e", subject, setting))?;
         Some(Reached { text: format!("{ratio:.2} of plain routing"), is_enough: ratio >= limit })
+    }
+
+    /// A value of the bench `scale` that is to be small.
+    fn value(&self, limit: f64, subject: &str) -> Option<Reached> {
+        let row = self.report.row("scale", subject, SCALE)?;
+        let value = row.value.median;
+        Some(Reached { text: format!("{value:.2} {}", row.unit), is_enough: value <= limit })
     }
 
     /// How much of a ratio is lost between two settings.

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
-use super::network::{NODE, PODS, SERVERS};
+use super::network::{NODE, OUTSIDE, PODS, SERVERS};
 use crate::bench::kube_proxy::{Cluster, ServicePort};
 
 /// Where the servers listen.
@@ -133,8 +133,10 @@ fn policy(text: &mut String, number: u32, count: u32) {
         false => ("Egress", "client", "to", "server"),
     };
     let allows = number + 1 == count / 2 || number + 1 == count;
+    // Clients outside are judged by their own addresses.
+    let outside = if is_ingress { format!(", {{ipBlock: {{cidr: {OUTSIDE}/32}}}}") } else { String::new() };
     let (peer, port) = match allows {
-        true => (format!("{{podSelector: {{matchLabels: {{app: {other}}}}}}}"), PORT),
+        true => (format!("{{podSelector: {{matchLabels: {{app: {other}}}}}}}{outside}"), PORT),
         false => (format!("{{ipBlock: {{cidr: 172.16.{}.0/24}}}}", number % 256), 1000 + number as u16),
     };
     let field = direction.to_lowercase();

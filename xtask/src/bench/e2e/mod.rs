@@ -69,7 +69,16 @@ fn measure(services: u32, extent: &Extent, weir: &Path, generator: &Path) -> Res
         let servers = Servers::start(generator, &set.network, cpu)?;
         sets.push((set, servers));
     }
-    let mut rows = Vec::new();
+    let loading = |(set, _): &(Set, Servers)| Row {
+        bench: "e2e".to_owned(),
+        subject: set.way.name().to_owned(),
+        setting: setting("until in force", services),
+        unit: "s".to_owned(),
+        value: Spread::of(&[set.loading.as_secs_f64()]),
+        ratio: None,
+    };
+    let has_rules = |(set, _): &&(Set, Servers)| !matches!(set.way, Way::Direct | Way::Plain);
+    let mut rows: Vec<_> = sets.iter().filter(has_rules).map(loading).collect();
     for load in Load::ALL {
         step("Measuring", setting(load.name(), services));
         let (mut rates, mut middles, mut tails) =

@@ -13,7 +13,7 @@ pub(super) const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 1, 20), Ipv4Ad
 /// The node's address.
 pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 11);
 /// The address of the client outside.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 100);
+pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 100);
 /// The pods' router.
 const GATEWAY: &str = "169.254.1.1";
 

@@ -17,11 +17,7 @@ use super::{
     cluster::{self, NODE_PORT, PORT, SERVICE, SERVICE_PORT},
     network::{NODE, Network, PODS, SERVERS},
 };
-use crate::{
-    bench::kube_proxy::ServicePort,
-    demo::netns,
-    shell::{self, step},
-};
+use crate::{bench::kube_proxy::ServicePort, demo::netns, shell};
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -90,6 +86,8 @@ pub(super) struct Set {
     agent: Option<Agent>,
     /// Its namespaces.
     pub(super) network: Network,
+    /// How long its rules, or its agent, took to be there.
+    pub(super) loading: Duration,
 }
 
 impl Set {
@@ -100,7 +98,8 @@ impl Set {
             Way::Direct => Network::direct(&word)?,
             _ => Network::routed(&word)?,
         };
-        let mut set = Self { way, agent: None, network };
+        let mut set = Self { way, agent: None, network, loading: Duration::ZERO };
+        let start = Instant::now();
         match way {
             Way::Weir(policies) => {
                 let node = format!("bench-{word}");
@@ -112,6 +111,7 @@ impl Set {
             Way::Iptables => set.rules(&["iptables-restore"], &cluster::kube_proxy(ports).iptables())?,
             Way::Direct | Way::Plain => {}
         }
+        set.loading = start.elapsed();
         if way != Way::Direct {
             set.network.bring_up()?;
         }
@@ -135,9 +135,8 @@ impl Set {
         }
     }
 
-    /// Feeds a program in the node's namespace, and says how long it took.
+    /// Feeds a program in the node's namespace.
     fn rules(&self, command: &[&str], text: &str) -> Result<()> {
-        let start = Instant::now();
         netns::within(&self.network.node(), || {
             let mut child = Command::new(command[0])
                 .args(&command[1..])
@@ -149,9 +148,7 @@ impl Set {
             let status = child.wait()?;
             ensure!(status.success(), "{} ended with {status}", command[0]);
             Ok(())
-        })?;
-        step("Loaded", format_args!("{} in {:.1} s", self.way.name(), start.elapsed().as_secs_f64()));
-        Ok(())
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use weir_common::{
     addr::Be16,
-    flow::{Tuple, flags},
+    flow::{self, Tuple, flags},
     reason::Reason,
     state::{self, State},
 };
@@ -20,6 +20,9 @@ const FIRST_PORT: u16 = 61000;
 const PORTS: u32 = 65536 - FIRST_PORT as u32;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
+/// After so many of them a port will do whose flow has ended. Such flows are kept for two minutes, and there are
+/// fewer ports than a client opens connections in that time.
+const PATIENT_TRIES: u32 = TRIES / 2;
 /// Distance of one try from the next: a prime that shares no factor with the number of ports.
 const STEP: u32 = 1117;
 
@@ -67,9 +70,10 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.sport = path.to.dport;
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
-    for _ in 0..TRIES {
-        let is_taken = F::has_entry();
+    for attempt in 0..TRIES {
+        let has_entry = F::has_entry();
         slow::settle();
+        let is_taken = has_entry && (attempt < PATIENT_TRIES || found.state != flow::state::CLOSING);
         if !is_taken || leads_back(&found.to, packet.key.tuple()) {
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {

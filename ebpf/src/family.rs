@@ -48,6 +48,8 @@ pub trait Family: Sized {
     fn serve(hook: u32) -> u32;
     /// [`crate::masquerade::allot`], see [`crate::slow`].
     fn allot() -> u32;
+    /// [`crate::masquerade::is_free`], see [`crate::slow`].
+    fn is_free() -> bool;
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
@@ -147,7 +149,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $serve:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -171,6 +173,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn allot() -> u32 {
             slow::hear(slow::$allot())
+        }
+        #[inline(always)]
+        fn is_free() -> bool {
+            slow::hear(slow::$free()) == slow::GO_ON
         }
         #[inline(always)]
         fn has_entry() -> bool {
@@ -278,7 +284,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -311,5 +317,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

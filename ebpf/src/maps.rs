@@ -101,9 +101,6 @@ pub static DROPS: PerCpuArray<Counter> = PerCpuArray::with_max_entries((HOOKS * 
 pub static FORWARDED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(HOOKS as u32, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// How many read the events; with none, none are sent.
-#[map]
-pub static OBSERVERS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static LOST_EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -111,13 +108,6 @@ pub static LOST_EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub fn state() -> Option<&'static State> {
     STATE.get(0)
-}
-
-/// Whether anybody reads events.
-#[inline(always)]
-pub fn is_observed() -> bool {
-    // SAFETY: a word of map memory, which the agent writes.
-    OBSERVERS.get_ptr(0).is_some_and(|observers| unsafe { observers.read_volatile() } != 0)
 }
 
 /// The low half of the kernel's clock tick counter.

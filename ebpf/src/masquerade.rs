@@ -2,7 +2,7 @@
 
 use weir_common::{
     addr::Be16,
-    flow::{self, Tuple, flags},
+    flow::{self, flags},
     reason::Reason,
     state::{self, State},
 };
@@ -71,10 +71,9 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
     for attempt in 0..TRIES {
-        let has_entry = F::has_entry();
+        let is_free = F::is_free();
         slow::settle();
-        let is_taken = has_entry && (attempt < PATIENT_TRIES || found.state != flow::state::CLOSING);
-        if !is_taken || leads_back(&found.to, packet.key.tuple()) {
+        if is_free || attempt >= PATIENT_TRIES && found.state == flow::state::CLOSING {
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {
                 path.flags |= flags::REWRITE;
@@ -88,13 +87,18 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     Err(Reason::NoFreePort)
 }
 
-/// Whether `answer` leads to the sender of `sent`: then it is of the same flow.
+/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's.
 #[inline(always)]
-fn leads_back<A>(answer: &Tuple<A>, sent: &Tuple<A>) -> bool {
+pub fn is_free<F: Family>(work: &Work<F::Addr>) -> bool {
+    if !F::has_entry() {
+        return true;
+    }
+    slow::settle();
+    let (sent, answer) = (work.packet.key.tuple(), &work.entry.path.to);
     // SAFETY: places of one type each, all in the map.
-    let are_same = unsafe {
+    let are_ends = unsafe {
         words::same(&raw const answer.src, &raw const sent.dst)
             && words::same(&raw const answer.dst, &raw const sent.src)
     };
-    are_same && answer.sport == sent.dport && answer.dport == sent.sport
+    are_ends && answer.sport == sent.dport && answer.dport == sent.sport
 }

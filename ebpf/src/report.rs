@@ -1,6 +1,10 @@
 //! Counting and telling what became of a packet.
 
-use aya_ebpf::{EbpfContext, bindings::TC_ACT_SHOT, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_RB_NO_WAKEUP, TC_ACT_SHOT},
+    helpers::bpf_ktime_get_ns,
+};
 use aya_log_ebpf::debug;
 use weir_common::{
     addr::V6,
@@ -90,12 +94,11 @@ fn describe<F: Family>(event: &mut Event, packet: &Packet<F::Addr>) {
     event.tcp_flags = packet.tcp_flags;
 }
 
-/// Sends an event of class `class` if the agent wants such and somebody reads them: each wakes the agent, which
-/// costs more than all else that a new flow does. When the buffer is full the loss is counted.
+/// Sends an event of class `class` if the agent wants such. When the buffer is full the loss is counted.
 #[inline(always)]
 fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     let Some(state) = maps::state() else { return };
-    if state.events & class == 0 || !maps::is_observed() {
+    if state.events & class == 0 {
         return;
     }
     let Some(mut record) = maps::EVENTS.reserve::<Event>(0) else {
@@ -117,7 +120,9 @@ fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     event.len = ctx.len();
     event.epoch = state.epoch;
     fill(event);
-    record.submit(0);
+    // The agent looks now and then. Were it woken for each new flow, that would cost more than all else that a
+    // new flow does.
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// The context as the log macros take it.

@@ -18,14 +18,14 @@ pub mod services;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use weir_common::state::inside;
 
 use crate::{
     cluster::Cluster,
-    datapath::{Datapath, Direction, Endpoint},
+    datapath::{Datapath, Direction, Endpoint, Target},
 };
 
 /// Why a cluster cannot be compiled. Nothing of it is in force then.
@@ -65,12 +65,26 @@ pub enum CompileError {
     },
 }
 
+/// Backends that fail their checks.
+pub type Unhealthy = BTreeSet<Target>;
+
 /// Compiles what `node` is to enforce. What has a number in `numbers` keeps it.
 pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<Datapath, CompileError> {
+    compile_with(cluster, node, &Unhealthy::new(), numbers)
+}
+
+/// The same, where some backends are known to fail: no new connection is given to them as long as their service has
+/// others.
+pub fn compile_with(
+    cluster: &Cluster,
+    node: &str,
+    unhealthy: &Unhealthy,
+    numbers: &mut Numbers,
+) -> Result<Datapath, CompileError> {
     let groups = groups::Groups::new(cluster);
     let rules = rules::Rules::new(cluster, node, &groups, numbers)?;
     let used = rules.atoms();
-    let services = services::compile(cluster, node, &mut numbers.services);
+    let services = services::compile(cluster, node, unhealthy, &mut numbers.services);
     let identities = identity::Identities::new(cluster, &groups, &services.identities, &used, numbers);
     let mut rule_sets = rule_set::Builder::new(&identities);
 
@@ -83,6 +97,7 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<D
         rules: rules.origins.clone(),
         frontends: services.frontends,
         health_checks: services.health_checks,
+        probes: services.probes,
         ..Datapath::default()
     };
     for (id, (lines, group)) in &rules.rule_sets {

@@ -3,7 +3,7 @@
 //! Every change goes the same way: objects → cluster → datapath → interfaces → state made durable → kernel →
 //! state published. Whatever fails on it leaves the revision before in force, in the kernel and on disk.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -13,12 +13,13 @@ use super::{
     enforcer::{EnforceError, Enforcer},
     events::Names,
     interfaces::{Network, Resolution},
+    refusal::{refusal, stays},
     state::{Directory, StateError},
 };
 use crate::{
     cluster::{Cluster, Objects},
-    compile::{self, Numbers},
-    datapath::Datapath,
+    compile::{self, Numbers, Unhealthy},
+    datapath::{Datapath, Target},
     manifest::{self, Diagnostics},
     protocol::{Failure, FailureKind},
 };
@@ -69,8 +70,14 @@ pub(super) struct Engine<E, N> {
     pub(super) last_error: Option<String>,
     /// Why the accepted state could not be published.
     pub(super) state_error: Option<String>,
+    /// Backends that fail their checks, and why.
+    pub(super) failing: BTreeMap<Target, String>,
+    /// Why what is known of them is not enforced.
+    pub(super) rebalance_error: Option<String>,
+    /// What is wrong beside the engine.
+    pub(super) health_problems: Vec<String>,
     /// For those who put events into words.
-    names: watch::Sender<Arc<Names>>,
+    pub(super) names: watch::Sender<Arc<Names>>,
 }
 
 /// What is enforced, in every form on the way from manifests to maps.
@@ -80,6 +87,8 @@ pub(super) struct Active {
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
     pub(super) resolution: Resolution,
+    /// The failing backends that `datapath` leaves out.
+    pub(super) unhealthy: Unhealthy,
 }
 
 /// A change that has been found good, short of the kernel.
@@ -89,6 +98,7 @@ pub(super) struct Candidate {
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
     numbers: Numbers,
+    unhealthy: Unhealthy,
 }
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
@@ -117,6 +127,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             damage: Vec::new(),
             last_error: None,
             state_error: None,
+            failing: BTreeMap::new(),
+            rebalance_error: None,
+            health_problems: Vec::new(),
             names,
         };
         match engine.reload() {
@@ -179,12 +192,13 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Enforces the objects in force once more, where `accepted` differs from what is in force by interfaces alone.
     pub(super) fn enforce_again(&mut self, accepted: Accepted) -> Result<(), Failure> {
         let candidate = match &self.active {
-            Some(Active { objects, cluster, datapath, .. }) => Candidate {
+            Some(Active { objects, cluster, datapath, unhealthy, .. }) => Candidate {
                 accepted,
                 objects: objects.clone(),
                 cluster: cluster.clone(),
                 datapath: datapath.clone(),
                 numbers: self.numbers.clone(),
+                unhealthy: unhealthy.clone(),
             },
             None => self.plan(accepted)?,
         };
@@ -201,21 +215,24 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             return Err(self.refusal(&unenforced));
         }
         let mut numbers = self.numbers.clone();
-        let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
+        let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
+        let datapath = compile::compile_with(&cluster, &self.settings.node, &unhealthy, &mut numbers)
             .map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        Ok(Candidate { accepted, objects, cluster, datapath, numbers })
+        Ok(Candidate { accepted, objects, cluster, datapath, numbers, unhealthy })
     }
 
     /// Brings the kernel and the disk to `candidate`.
     pub(super) fn enforce(&mut self, candidate: Candidate) -> Result<(), Failure> {
-        let Candidate { mut accepted, objects, cluster, datapath, numbers } = candidate;
+        let Candidate { mut accepted, objects, cluster, datapath, numbers, unhealthy } = candidate;
         let resolution = self.attach_interfaces(&mut accepted, &cluster)?;
         let changed = self.active.as_ref().is_none_or(|active| active.cluster != cluster);
         if changed && !(self.active.is_none() && self.is_restored(&accepted)) {
             accepted.revision = self.accepted.revision + 1;
         }
         let moved = self.active.as_ref().is_none_or(|active| active.resolution != resolution);
-        if !changed && !moved && accepted == self.accepted {
+        // The health of backends makes no revision of the manifests.
+        let rebalanced = self.active.as_ref().is_none_or(|active| active.unhealthy != unhealthy);
+        if !changed && !moved && !rebalanced && accepted == self.accepted {
             return Ok(());
         }
         accepted.since = accepted.since.or_else(Since::now);
@@ -225,7 +242,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             .directory
             .prepare(&accepted.to_stored())
             .map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
-        if changed || moved {
+        if changed || moved || rebalanced {
             self.enforcer
                 .commit(&datapath, &resolution.interfaces)
                 .map_err(|error| self.refused_by_kernel(error))?;
@@ -244,7 +261,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         );
         self.accepted = accepted;
         self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
-        self.active = Some(Active { objects, cluster, datapath, resolution });
+        let former = self.active.replace(Active { objects, cluster, datapath, resolution, unhealthy });
+        self.forget_former_checks(former.as_ref());
         self.bring_up_enforced();
         Ok(())
     }
@@ -282,21 +300,4 @@ pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Resul
     }
     let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
     built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
-}
-
-/// What is said of manifests that are refused.
-pub fn refusal(found: &Diagnostics, revision: u64) -> String {
-    let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-    let mut tally = count(found.errors(), "error");
-    if found.warnings() > 0 {
-        tally = format!("{tally}, {}", count(found.warnings(), "warning"));
-    }
-    format!("{}{tally}; nothing was applied ({})", found.render(false), stays(revision))
-}
-
-fn stays(revision: u64) -> String {
-    match revision {
-        0 => "no revision is active".to_owned(),
-        revision => format!("revision {revision} stays active"),
-    }
 }

@@ -14,6 +14,7 @@ use super::{
     run::{AttachMode, Options},
 };
 use crate::{
+    connections::{Connection, connections},
     datapath::{Datapath, RuleId},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
@@ -30,7 +31,6 @@ const DEBUG: kernel::LogLevel = 4;
 pub(super) struct Opened {
     pub(super) enforcer: KernelEnforcer,
     pub(super) events: Events,
-    pub(super) observers: kernel::Observers,
     /// The programs' own log, when it is on.
     pub(super) log: Option<ProgramLog>,
 }
@@ -55,9 +55,9 @@ pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
     };
     let mut kernel = Kernel::open(OBJECT, &options_of_kernel)?;
     let log = if options.program_log { kernel.take_log()? } else { None };
-    let (events, observers) = (kernel.events()?, kernel.observers()?);
+    let events = kernel.events()?;
     let enforcer = KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() };
-    Ok(Opened { enforcer, events, observers, log })
+    Ok(Opened { enforcer, events, log })
 }
 
 /// Removes what agents with these pins have left, and names the interfaces that it frees. Needs no agent.
@@ -201,6 +201,12 @@ impl Enforcer for KernelEnforcer {
 
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
         Ok(self.opened()?.rule_hits()?)
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError> {
+        let kernel = self.opened()?;
+        let (flows, clock, epoch) = (kernel.flows()?, kernel.clock()?, kernel.revision()?);
+        Ok(connections(flows.iter(), &clock, epoch))
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::observers::Observers;
+use super::event_log::EventLog;
 use crate::protocol::{self, Failure, FailureKind, Filter, Request, Response, SOCKET};
 
 /// A request, and where its answer goes.
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
-    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, observers: Observers) {
+    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, events: Arc<EventLog>) {
         let places = Arc::new(Semaphore::new(self.limits.clients));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -80,8 +80,7 @@ impl Server {
                     continue;
                 }
             };
-            let client =
-                Client { limits: self.limits, commands: commands.clone(), observers: observers.clone() };
+            let client = Client { limits: self.limits, commands: commands.clone(), events: events.clone() };
             tokio::spawn(async move {
                 if let Err(error) = client.serve(stream).await {
                     debug!(%error, "a client of the control socket went away");
@@ -96,7 +95,7 @@ impl Server {
 struct Client {
     limits: Limits,
     commands: mpsc::Sender<Command>,
-    observers: Observers,
+    events: Arc<EventLog>,
 }
 
 impl Client {
@@ -111,7 +110,9 @@ impl Client {
         let mut reader = BufReader::new(reader);
         while let Some(line) = self.line(&mut reader, &mut writer).await? {
             match protocol::decode(&line) {
-                Ok(Request::Observe(filter)) => return self.observe(&filter, reader, &mut writer).await,
+                Ok(Request::Observe { filter, last, follow }) => {
+                    return self.observe(&filter, last, follow, reader, &mut writer).await;
+                }
                 Ok(request) => {
                     let (until_sent, delivered) = oneshot::channel();
                     let answer = self.command(request, delivered).await;
@@ -159,20 +160,28 @@ impl Client {
         answered.await.unwrap_or_else(|_| ending())
     }
 
-    /// Sends the events that the client wants until it goes away. One that cannot keep up is told how many it
-    /// missed, wanted or not.
+    /// Sends the last events that the client wants, and, if it follows, new ones until it goes away. One that cannot
+    /// keep up is told how many it missed, wanted or not.
     async fn observe(
         &self,
         filter: &Filter,
+        last: usize,
+        follow: bool,
         mut reader: BufReader<OwnedReadHalf>,
         writer: &mut OwnedWriteHalf,
     ) -> io::Result<()> {
-        let mut observer = self.observers.join();
+        let (before, mut events) = self.events.subscribe(filter, last);
+        for event in before {
+            self.send(writer, &Response::Observed(Box::new((*event).clone()))).await?;
+        }
+        if !follow {
+            return Ok(());
+        }
         loop {
             let event = tokio::select! {
                 // A client that observes says no more: whatever comes is its end.
                 _ = reader.read_u8() => return Ok(()),
-                event = observer.next() => event,
+                event = events.recv() => event,
             };
             let response = match event {
                 Ok(event) if filter.matches(&event) => Response::Observed(Box::new((*event).clone())),

@@ -29,7 +29,7 @@ pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
 pub use network::Network;
 
 use crate::{
-    cluster::{Action, Name},
+    cluster::{Action, Name, Probe},
     source::Source,
 };
 
@@ -69,6 +69,8 @@ pub struct Datapath {
     pub frontends: BTreeMap<Frontend, Service>,
     /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// Backends that are to be checked, and how. Those that fail come back as [`crate::compile::Unhealthy`].
+    pub probes: BTreeMap<Target, Probe>,
 }
 
 /// A pod of this node, at one of its addresses.
@@ -170,6 +172,15 @@ pub struct Backend {
     pub address: IpAddr,
     /// Port.
     pub port: u16,
+}
+
+/// A backend of a service that is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// The service.
+    pub service: Name,
+    /// The backend.
+    pub backend: Backend,
 }
 
 /// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.

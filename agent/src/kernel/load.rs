@@ -24,8 +24,7 @@ use crate::plan::Sizes;
 
 /// Maps of a fixed size that outlive a load of the object, as those do whose size is chosen. All others
 /// belong to one load: its read-only data, its scratch space, its log.
-const LASTING: [&str; 7] =
-    ["STATE", "INSIDE_V4", "INSIDE_V6", "DROPS", "FORWARDED", "OBSERVERS", "LOST_EVENTS"];
+const LASTING: [&str; 6] = ["STATE", "INSIDE_V4", "INSIDE_V6", "DROPS", "FORWARDED", "LOST_EVENTS"];
 
 /// Which log lines of the programs appear: the levels of `log`, 0 for none at no cost.
 pub type LogLevel = u8;
@@ -171,7 +170,7 @@ fn mask(map: &'static str, sets: u32) -> Result<u32, KernelError> {
 }
 
 /// `CONFIG_HZ` of the running kernel: the coarse clock ticks once a jiffy.
-fn jiffies_per_second() -> Result<u32, KernelError> {
+pub(super) fn jiffies_per_second() -> Result<u32, KernelError> {
     let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| {
         KernelError::Load { error: format!("cannot read the kernel's tick: {error}"), hint: "" }
     })?;

@@ -6,6 +6,7 @@
 mod attach;
 mod error;
 mod family;
+mod flows;
 mod interfaces;
 mod load;
 pub mod map;
@@ -29,9 +30,10 @@ use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters,
 pub use self::{
     attach::{AttachMode, Program},
     error::{KernelError, WriteError},
+    flows::{Clock, Flow, Flows},
     interfaces::detach_all,
     load::LogLevel,
-    observe::{Events, Flow, Flows, HOOK_LIST, Observers, ProgramLog},
+    observe::{Events, HOOK_LIST, ProgramLog},
     usage::MapUsage,
 };
 use crate::{
@@ -227,20 +229,20 @@ impl Kernel {
         Flows::open(&self.pins)
     }
 
+    /// The clock that the flow tables go by.
+    ///
+    /// # Errors
+    /// When the kernel does not say what time it is.
+    pub fn clock(&self) -> Result<Clock, KernelError> {
+        Clock::read()
+    }
+
     /// The ring buffer of events. Needs a tokio runtime.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub fn events(&self) -> Result<Events, KernelError> {
         Events::open(&self.pins)
-    }
-
-    /// The place where the programs are told whether anybody reads events.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn observers(&self) -> Result<Observers, KernelError> {
-        Observers::open(&self.pins)
     }
 
     /// How full each map is.

@@ -33,14 +33,13 @@ const SERVICES: [[&str; 2]; 9] = [
     ["10.96.0.50", "fd00:10:96::50"],
     ["10.96.0.60", "fd00:10:96::60"],
     ["10.96.0.70", "fd00:10:96::70"],
-    ["192.0.2.60", "2001:db8:60::1"],
-    ["192.0.2.70", "2001:db8:70::1"],
+    ["198.51.100.60", "2001:db8:60::1"],
+    ["198.51.100.61", "2001:db8:60::2"],
 ];
 /// Addresses that nobody may have, and those of nobody.
 const STRANGE: [[&str; 2]; 4] =
     [["127.0.0.1", "::1"], ["224.0.0.1", "ff02::1"], ["0.0.0.0", "::"], ["10.96.9.9", "fd00:10:96::9:9"]];
-const NODE_PORTS: [u16; 4] = [30080, 30081, 30053, 30054];
-const PORTS: [u16; 11] = [80, 80, 8080, 8081, 8082, 53, 53, 5353, 443, 0, 8443];
+const PORTS: [u16; 10] = [80, 8080, 8081, 8082, 53, 5353, 443, 0, 30080, 30081];
 
 /// A frame, and where it turns up.
 #[derive(Clone, Debug)]
@@ -352,11 +351,7 @@ impl Generator {
     }
 
     fn dport(&mut self) -> u16 {
-        if self.rng.u8(..8) == 0 {
-            *self.rng.choice(&NODE_PORTS).expect("some")
-        } else {
-            *self.rng.choice(&PORTS).expect("some")
-        }
+        *self.rng.choice(&PORTS).expect("some")
     }
 
     fn protocol(&mut self, ends: &Ends) -> u8 {

@@ -161,6 +161,7 @@ impl Fuzz<'_> {
                 Side::Pod(pod)
             }
             (None, Hook::FromPod(_) | Hook::ToUplink) => Side::Uplink,
+            (None, Hook::FromUplink) if redirected => Side::Uplink,
             (None, _) => return,
         };
         if !packet.is_later() {

@@ -5,13 +5,16 @@ use std::{
     net::IpAddr,
 };
 
-use weir::datapath::{Connection, Datapath, Frontend, Origin, RuleOrigin};
+use ipnet::IpNet;
+use weir::datapath::{
+    Connection, Datapath, Frontend, Origin, RuleOrigin,
+    services::{Packet as Call, Verdict},
+};
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::FlowKey,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
     reason::Reason,
-    service::flags,
 };
 
 use super::{
@@ -64,9 +67,9 @@ struct Flow {
     is_reply: bool,
     from_node: bool,
     masqueraded: bool,
-    /// Out by the uplink, when the receiver is no pod of this node.
+    /// Where the receiver is no pod of this node, it goes out by the uplink past the stack.
     by_uplink: bool,
-    /// To a socket of the node.
+    /// It goes to a socket of this node, from the node's own address.
     by_loopback: bool,
     /// Interface of the receiver, where that is a pod of this node.
     receiver: Option<u32>,
@@ -220,15 +223,16 @@ impl Oracle {
         self.allow(packet, &flow)?;
         flow.receiver = self.interface(flow.to.dst);
         self.allot(packet, scope, &mut flow)?;
+        let client = if flow.from_node { None } else { self.interface(here.src) };
         let reply = Flow {
             to: here.back(),
             is_reply: true,
-            receiver: if flow.from_node { None } else { self.interface(here.src) },
             by_uplink: hook == Hook::FromUplink,
             by_loopback: hook == Hook::ToUplink && self.is_own(here.dst),
+            receiver: client,
             ..flow
         };
-        self.flows.insert(answers(&flow, packet), reply);
+        self.flows.insert((flow.to.back(), packet.protocol, flow.receiver.unwrap_or(0)), reply);
         self.flows.insert(key, flow);
         Ok(Some(Way { flow, is_translated: flow.to != here }))
     }
@@ -239,7 +243,7 @@ impl Oracle {
         let mut flow = Flow {
             to: here,
             is_reply: false,
-            from_node: matches!(hook, Hook::NodeToPod(_) | Hook::ToUplink),
+            from_node: matches!(hook, Hook::ToUplink | Hook::NodeToPod(_)),
             masqueraded: false,
             by_uplink: false,
             by_loopback: false,
@@ -247,10 +251,10 @@ impl Oracle {
             state: State::Opening,
         };
         let served = match hook {
-            Hook::ToPod(_) | Hook::NodeToPod(_) => Ok(false),
+            Hook::ToPod(_) | Hook::NodeToPod(_) => None,
             _ => self.serve(hook, packet, &mut flow),
         };
-        if served == Ok(false) && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
+        if served.is_none() && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
             return Ok(None);
         }
         if packet.is_later() {
@@ -260,88 +264,98 @@ impl Oracle {
             return Err(Reason::IcmpUnrelated);
         }
         match hook {
-            Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
-            Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
-                return Err(Reason::InvalidDestination);
-            }
             Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
                 return Err(Reason::UnknownEndpoint);
             }
             Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
                 return Err(Reason::InvalidSource);
             }
+            Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
+            Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
+                return Err(Reason::InvalidDestination);
+            }
             _ => {}
         }
-        let leaves = !self.pods.contains_key(&flow.to.dst) && !self.is_inside(flow.to.dst);
-        if matches!(hook, Hook::FromPod(_)) && self.datapath.masquerade && leaves {
+        served.unwrap_or(Ok(()))?;
+        let is_inside = self.datapath.inside.keys().any(|net| net.contains(&IpNet::from(flow.to.dst)));
+        let leaves = self.datapath.masquerade && !self.pods.contains_key(&flow.to.dst) && !is_inside;
+        if matches!(hook, Hook::FromPod(_)) && leaves {
             (flow.masqueraded, flow.by_uplink) = (true, true);
         }
-        served.map(|_| Some(flow))
+        Ok(Some(flow))
     }
 
-    /// Sends a new flow to a backend, when it is for a service; whether it is.
-    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Result<bool, Reason> {
+    /// Whether an address may be that of somebody elsewhere.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+        !self.pods.contains_key(&address) && !self.is_own(address) && !is_martian(address) && !is_service
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.datapath.node_addresses.contains(&address)
+    }
+
+    /// Sends a flow to a backend of the service that it is for; `None`: it is for none.
+    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Option<Result<(), Reason>> {
         let here = ends(packet);
         let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        let Some(service) = self.datapath.frontends.get(&to) else {
-            let opens = match packet.protocol {
-                TCP if !packet.is_later() => packet.tcp_flags & (SYN | ACK) == SYN,
-                TCP => false,
-                _ => packet.kind != Kind::EchoReply,
-            };
-            if self.pods.contains_key(&here.dst) || !(opens || matches!(hook, Hook::FromPod(_))) {
-                return Ok(false);
+        let from = if flow.from_node { self.node_address(here.src) } else { here.src };
+        let frontend = self.datapath.frontends.get(&to);
+        let opens = match packet.protocol {
+            TCP => packet.tcp_flags & (SYN | ACK) == SYN,
+            _ => packet.kind != Kind::EchoReply,
+        };
+        if frontend.is_none()
+            && (self.pods.contains_key(&here.dst) || !opens && !matches!(hook, Hook::FromPod(_)))
+        {
+            return None;
+        }
+        Some(Err(match (self.datapath.serve(&Call { from, sport: here.sport, to }), frontend) {
+            (Verdict::Pass, _) => return None,
+            (Verdict::Drop, None) => Reason::ServiceUnallocated,
+            (Verdict::Drop, Some(service)) => {
+                let is_allowed = service.source_ranges.is_empty()
+                    || service.source_ranges.iter().any(|range| range.contains(&here.src));
+                if is_allowed { Reason::ServiceNotLocal } else { Reason::SourceRange }
             }
-            return match self.datapath.identity(here.dst) {
-                IDENTITY_SERVICE => Err(Reason::ServicePortUnknown),
-                IDENTITY_SERVICE_CIDR => Err(Reason::ServiceUnallocated),
-                _ => Ok(false),
-            };
-        };
-        let ranges = &service.source_ranges;
-        if !ranges.is_empty() && !ranges.iter().any(|range| range.contains(&here.src)) {
-            return Err(Reason::SourceRange);
-        }
-        let (ring, masquerades, drops) = if flow.from_node {
-            (&service.internal, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS)
-        } else if self.datapath.pod_cidrs.iter().any(|range| range.contains(&here.src)) {
-            (&service.internal, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS)
-        } else {
-            (&service.external, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
-        };
-        if ring.is_empty() {
-            let is_policy = service.flags & drops != 0;
-            return Err(if is_policy { Reason::ServiceNotLocal } else { Reason::ServiceNoBackend });
-        }
-        let backend = ring.at(slot(packet) as usize % ring.len());
-        (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
-        if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
-            flow.by_loopback = flow.from_node;
-        } else if service.flags & masquerades != 0 || backend.address == here.src {
-            (flow.masqueraded, flow.by_uplink) = (true, true);
-        } else {
-            flow.by_uplink = flow.from_node;
-        }
-        Ok(true)
+            (Verdict::Reject, None) => Reason::ServicePortUnknown,
+            (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
+            (Verdict::Dnat(choice), _) => {
+                let backend = choice.ring.at(slot(packet) as usize % choice.ring.len());
+                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
+                if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
+                    flow.by_loopback = flow.from_node;
+                } else {
+                    flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
+                    flow.by_uplink = flow.masqueraded || flow.from_node;
+                }
+                return Some(Ok(()));
+            }
+        }))
     }
+}
 
-    /// Finds a source port by which the flow's answers are told from those of others; the programs' own order.
+impl Oracle {
+    /// A source port by which the flow's answers are told from those of every other; the programs' own order.
     fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
         const FIRST: u32 = 61000;
         const PORTS: u32 = 65536 - FIRST;
-        let first = hash(packet, scope) as u32 % PORTS;
-        let mut offset = first;
         if flow.masqueraded {
             flow.to.src = self.node_address(flow.to.dst);
-            flow.to.sport = (FIRST + first) as u16;
         }
-        for _ in 0..16 {
-            match self.flows.get(&answers(flow, packet)) {
-                Some(other) if other.to != ends(packet).back() => {
-                    offset = (offset + 1117) % PORTS;
-                    flow.to.sport = (FIRST + offset) as u16;
-                }
-                _ => return Ok(()),
+        let is_free = |to: &Ends| {
+            let back = self.flows.get(&(to.back(), packet.protocol, flow.receiver.unwrap_or(0)));
+            back.is_none_or(|back| back.to == ends(packet).back())
+        };
+        let first = hash(packet, scope) as u32 % PORTS;
+        for step in 0..16 {
+            let mut to = flow.to;
+            if step > 0 || flow.masqueraded {
+                to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
+            }
+            if is_free(&to) {
+                flow.to = to;
+                return Ok(());
             }
         }
         Err(Reason::NoFreePort)
@@ -373,32 +387,27 @@ impl Oracle {
     }
 
     fn hand_over(&self, hook: Hook, packet: &Packet, flow: &Flow, change: Change) -> Expected {
+        const LOOPBACK: Option<[u8; 6]> = Some([0; 6]);
         let redirected = |change| Expected::Passed { redirected: true, change };
-        let mac = flow.receiver.map(|_| self.mac(flow.to.dst));
-        let is_on_uplink = hook == Hook::ToUplink;
         match hook {
-            Hook::ToPod(_) | Hook::NodeToPod(_) => return Expected::Passed { redirected: false, change },
-            Hook::ToUplink if change.is_none() => return Expected::PASS,
-            Hook::ToUplink => {}
-            _ if packet.hops <= 1 && (mac.is_some() || flow.by_uplink) => {
-                return match self.is_own(packet.dst) {
-                    true => Expected::Dropped(Reason::TtlExceeded),
-                    // An error has been translated before.
-                    false if packet.kind == Kind::Error => Expected::Passed { redirected: false, change },
-                    false => Expected::PASS,
-                };
+            Hook::ToPod(_) | Hook::NodeToPod(_) => Expected::Passed { redirected: false, change },
+            Hook::ToUplink if change.is_none() => Expected::PASS,
+            Hook::ToUplink if flow.receiver.is_some() => {
+                redirected(Change { mac: Some(self.mac(flow.to.dst)), ..change })
             }
-            _ => {}
-        }
-        // What the node sends takes no hop of it, and what the kernel finds the next router for has any address.
-        if mac.is_some() {
-            redirected(Change { mac, takes_hop: !is_on_uplink, ..change })
-        } else if flow.by_uplink {
-            redirected(Change { any_mac: true, takes_hop: !is_on_uplink, ..change })
-        } else if flow.by_loopback {
-            redirected(Change { mac: Some([0; 6]), ..change })
-        } else {
-            Expected::Passed { redirected: false, change }
+            Hook::ToUplink if flow.by_uplink => redirected(change),
+            _ if packet.hops <= 1 && (flow.receiver.is_some() || flow.by_uplink) => {
+                // The stack would take it for a packet to the node.
+                if self.is_own(packet.dst) { Expected::Dropped(Reason::TtlExceeded) } else { Expected::PASS }
+            }
+            _ if flow.receiver.is_some() => {
+                let mac = Some(self.mac(flow.to.dst));
+                redirected(Change { mac, takes_hop: true, ..change })
+            }
+            // The next router's address is found by the kernel.
+            _ if flow.by_uplink => redirected(Change { takes_hop: true, any_mac: true, ..change }),
+            _ if flow.by_loopback => redirected(Change { mac: LOOPBACK, ..change }),
+            _ => Expected::Passed { redirected: false, change },
         }
     }
 
@@ -460,20 +469,6 @@ impl Oracle {
         *addresses.find(|address| address.is_ipv4() == like.is_ipv4()).expect("both families")
     }
 
-    fn is_own(&self, address: IpAddr) -> bool {
-        self.datapath.node_addresses.contains(&address)
-    }
-
-    fn is_inside(&self, address: IpAddr) -> bool {
-        self.datapath.inside.keys().any(|range| range.contains(&address))
-    }
-
-    /// Whether a packet may come from elsewhere under this address.
-    fn is_outside(&self, address: IpAddr) -> bool {
-        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
-        !is_martian(address) && !self.is_own(address) && !self.pods.contains_key(&address) && !is_service
-    }
-
     fn mac(&self, address: IpAddr) -> [u8; 6] {
         self.pods[&address].1
     }
@@ -505,11 +500,6 @@ fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
         _ => return None,
     };
     Some(Quoted { ends: Ends { src, dst, sport, dport }, protocol })
-}
-
-/// The answers to a flow that `packet` opens.
-fn answers(flow: &Flow, packet: &Packet) -> Key {
-    (flow.to.back(), packet.protocol, flow.receiver.unwrap_or(0))
 }
 
 /// Addresses and ports of a packet.

@@ -27,12 +27,20 @@ pub struct Change {
     pub any_mac: bool,
     /// The hop limit is one less.
     pub takes_hop: bool,
+    /// Bytes that only a checksum over all of the packet can tell about.
+    pub(super) free: Option<Range<usize>>,
 }
 
 impl Change {
     /// Nothing changes.
-    pub const NONE: Self =
-        Self { writes: Vec::new(), checks: Vec::new(), mac: None, any_mac: false, takes_hop: false };
+    pub const NONE: Self = Self {
+        writes: Vec::new(),
+        checks: Vec::new(),
+        mac: None,
+        any_mac: false,
+        takes_hop: false,
+        free: None,
+    };
 
     /// Whether the packet stays as it is.
     pub fn is_none(&self) -> bool {
@@ -60,6 +68,7 @@ impl Change {
             }
         }
         let mut free: Vec<usize> = checks.iter().flat_map(|check| [check.at, check.at + 1]).collect();
+        free.extend(self.free.iter().cloned().flatten());
         if self.any_mac {
             free.extend(0..12);
         }
@@ -72,7 +81,7 @@ impl Change {
         }
         checks.iter().try_for_each(|check| check.compare(before, after))?;
         // What was right stays right.
-        let is_checkable = packet.is_some_and(|packet| packet.piece.is_none() && packet.protocol != 132);
+        let is_checkable = packet.is_some_and(|packet| packet.piece.is_none());
         match is_checkable && wrong_checksums(before).is_empty() {
             true => wrong_checksums(after).first().map_or(Ok(()), |wrong| Err(wrong.clone())),
             false => Ok(()),
@@ -113,9 +122,12 @@ pub fn translation(packet: &Packet, to: &Ends) -> Change {
     let (check, covers_addresses) = match packet.protocol {
         6 => (16, true),
         17 => (6, true),
-        // Its CRC does not cover addresses.
+        // Its CRC does not cover addresses, and is looked at as a whole.
         132 => {
             change.writes.push((l4, ports));
+            if packet.sport != to.sport || packet.dport != to.dport {
+                change.free = Some(l4 + 8..l4 + 12);
+            }
             return change;
         }
         _ => (2, packet.src.is_ipv6()),

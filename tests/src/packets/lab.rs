@@ -58,12 +58,9 @@ pub struct Lab {
 /// Packets by hook, and by the reason for which they were dropped, if they were.
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
-/// Sets of a flow table that is full now and then.
-const SETS: u32 = 512;
-
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
 pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
-    in_lab_of(SETS, name, manifest, test)
+    in_lab_of(512, name, manifest, test)
 }
 
 /// The same with flow tables of so many sets.
@@ -98,6 +95,11 @@ impl Lab {
 
     /// Brings the cluster that a manifest describes into force.
     pub fn commit(&mut self, manifest: &str) {
+        self.try_commit(manifest).expect("a commit");
+    }
+
+    /// The same, where it may be refused: then it is as if it had not been tried.
+    pub fn try_commit(&mut self, manifest: &str) -> anyhow::Result<()> {
         let cluster = cluster(manifest);
         let mut interfaces = BTreeMap::new();
         for (name, pod) in &cluster.pods {
@@ -107,10 +109,12 @@ impl Lab {
             let interface = self.interface(&name.to_string());
             interfaces.extend(pod.addresses.iter().map(|address| (*address, interface)));
         }
-        let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
-        self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
-        self.numbers.retain(&datapath);
-        (self.datapath, self.interfaces) = (datapath, interfaces);
+        let mut numbers = self.numbers.clone();
+        let datapath = compile(&cluster, &self.name, &mut numbers)?;
+        self.node.kernel_mut().commit(&datapath, &interfaces)?;
+        numbers.retain(&datapath);
+        (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);
+        Ok(())
     }
 
     /// The interface of a pod, made when there is none.
@@ -242,7 +246,7 @@ impl Lab {
             let mut events = Vec::new();
             while Instant::now() < end {
                 match tokio::time::timeout(Duration::from_millis(200), reader.next()).await {
-                    Ok(event) => events.push(event.expect("an event")),
+                    Ok(event) => events.push(event),
                     Err(_) => break,
                 }
             }

@@ -51,6 +51,11 @@ impl Node {
     /// Loads the programs in the network namespace of this thread, with flow tables of `sets` sets, a power of
     /// two. The other tables are small, to be loaded fast.
     pub fn open(sets: u32) -> anyhow::Result<Self> {
+        Self::telling_of(events::DROPS | events::FLOWS, sets)
+    }
+
+    /// The same, with programs that tell of these events.
+    pub fn telling_of(events: u32, sets: u32) -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
@@ -63,10 +68,8 @@ impl Node {
             events: 1 << 16,
             ..Sizes::default()
         };
-        let events = events::DROPS | events::FLOWS;
         let options = Options { pins: pins.clone(), sizes, log_level: 0, attach_mode: None, events };
         let kernel = Kernel::open(&object()?, &options)?;
-        kernel.observers()?.set(1)?;
         let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
         for (program, info) in node.kernel().programs() {
             node.programs.insert(program, info.fd()?.as_fd().try_clone_to_owned()?);
@@ -126,8 +129,18 @@ impl Node {
 
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
-        let packet =
-            Packet { data: frame, ifindex: at.ifindex, ingress_ifindex: at.ingress, ..Packet::default() };
+        self.run_marked(program, at, 0, frame)
+    }
+
+    /// Runs a program on a frame that has a mark.
+    pub fn run_marked(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
+        let packet = Packet {
+            data: frame,
+            ifindex: at.ifindex,
+            ingress_ifindex: at.ingress,
+            mark,
+            ..Packet::default()
+        };
         let ran = test_run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
@@ -165,7 +178,7 @@ impl Drop for Node {
 }
 
 /// The kernel programs, where `cargo xtask build` puts them, or where `WEIR_EBPF_OBJECT` says.
-fn object() -> anyhow::Result<Vec<u8>> {
+pub fn object() -> anyhow::Result<Vec<u8>> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("bpf/weir");
     let path = env::var_os("WEIR_EBPF_OBJECT").map_or(built, PathBuf::from);
     fs::read(&path)

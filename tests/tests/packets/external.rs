@@ -97,6 +97,38 @@ fn datagrams_go_by_node_ports_there_and_back() {
 }
 
 #[test]
+fn sctp_goes_by_every_door_there_and_back() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            for door in AWAY.doors(family) {
+                let ask = to(family.outside, &door);
+                let sent = handed_over(lab.arrive(&ask.sctp()), &door.0);
+                let seen = check_masqueraded(family, &ask, &sent, family.remote);
+                check_answer(&ask, &handed_over(lab.arrive(&seen.back().sctp()), "back"));
+            }
+            // Only the port of the destination changes.
+            let ask = to(family.outside, &KEPT.node_port(family));
+            let sent = handed_over(lab.arrive(&ask.sctp()), "a local backend");
+            let there = Ends { dst: address(family.other), dport: TARGET, ..ask };
+            assert_eq!((read_tuple(&sent), wrong_checksums(&sent)), (there, vec![]));
+        }
+    });
+}
+
+#[test]
+fn a_crc_that_is_left_to_the_device_stays_so() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            let mut frame = to(family.client, &NEAR.doors(family)[3]).sctp();
+            let check = weir_tests::packets::l4_offset(&frame) + 8;
+            frame[check..check + 4].fill(0);
+            let sent = handed_over(lab.send(CLIENT, &frame), "to the service");
+            assert_eq!((read_tuple(&sent).dport, &sent[check..check + 4]), (TARGET, &[0; 4][..]));
+        }
+    });
+}
+
+#[test]
 fn the_policy_local_keeps_the_clients_address_and_uses_local_backends_only() {
     on_node(|lab| {
         for family in FAMILIES {
@@ -220,6 +252,7 @@ fn only_source_ranges_may_use_the_load_balancers_address() {
     });
 }
 
+/// Attack 21, by every other door; Attack 24.
 #[test]
 fn policy_judges_the_real_client_behind_every_door() {
     on_node(|lab| {

@@ -2,6 +2,8 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
+mod doors;
 mod exposed;
 mod extensions;
 mod external;
@@ -15,6 +17,7 @@ mod masquerade;
 mod neighbours;
 mod policy;
 mod processors;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

@@ -93,6 +93,7 @@ fn packets_between_pods_are_not_translated() {
     });
 }
 
+/// Attack 21, by the ClusterIP.
 #[test]
 fn policy_judges_the_backend_and_not_the_service() {
     on_node(|lab| {

@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::Place;
+use super::{super::Unhealthy, Place};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Name, ServicePort},
-    datapath::Backend,
+    cluster::{Cluster, Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
+    datapath::{Backend, Target},
 };
 
 /// The endpoints of a service port that one node may use.
@@ -28,16 +28,65 @@ pub(super) struct Usable {
 
 impl Usable {
     /// Sorts the endpoints of a service port in one family, as seen from a node.
-    pub(super) fn new(slices: &[&EndpointSlice], port: &ServicePort, ipv6: bool, place: &Place<'_>) -> Self {
+    pub(super) fn new(
+        slices: &[&EndpointSlice],
+        port: &ServicePort,
+        ipv6: bool,
+        place: &Place<'_>,
+        failing: &Failing<'_>,
+    ) -> Self {
         let all = gather(slices, port, ipv6, place);
-        let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
-        let hint = Hint::of(&ready, place);
-        let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place));
-        let local = ready_or_draining(&all, |endpoint| place.is_local(endpoint));
+        let (mut cluster, mut local) = choose(&all, place);
+        if all.keys().any(|backend| failing.has(*backend)) {
+            let sound = all.iter().filter(|(backend, _)| !failing.has(**backend));
+            let (sound_cluster, sound_local) =
+                choose(&sound.map(|(key, value)| (*key, *value)).collect(), place);
+            // Where all of them fail, the check is as likely to be wrong as they are: then all are used.
+            cluster = if sound_cluster.is_empty() { cluster } else { sound_cluster };
+            local = if sound_local.is_empty() { local } else { sound_local };
+        }
         let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
         let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
         Self { cluster, local, members: Arc::new(members) }
     }
+}
+
+/// The backends that are used by the policy Cluster, and by the policy Local.
+fn choose(all: &BTreeMap<Backend, &Endpoint>, place: &Place<'_>) -> (Vec<Backend>, Vec<Backend>) {
+    let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
+    let hint = Hint::of(&ready, place);
+    let cluster = ready_or_draining(all, |endpoint| hint.admits(endpoint, place));
+    (cluster, ready_or_draining(all, |endpoint| place.is_local(endpoint)))
+}
+
+/// Which backends of a service fail their checks.
+pub(super) struct Failing<'a> {
+    pub(super) service: &'a Name,
+    pub(super) unhealthy: &'a Unhealthy,
+}
+
+impl Failing<'_> {
+    fn has(&self, backend: Backend) -> bool {
+        !self.unhealthy.is_empty()
+            && self.unhealthy.contains(&Target { service: self.service.clone(), backend })
+    }
+}
+
+/// The backends of a service port that are checked: over TCP, every one that may come to be used.
+pub(super) fn probed(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    port: &ServicePort,
+    ipv6: bool,
+    place: &Place<'_>,
+) -> Vec<(Target, Probe)> {
+    let Some(probe) = service.probe.as_ref().filter(|_| port.protocol == Protocol::Tcp) else {
+        return Vec::new();
+    };
+    let all = gather(slices, port, ipv6, place);
+    let usable = all.into_iter().filter(|(_, endpoint)| endpoint.ready || is_draining(endpoint));
+    let target = |backend| Target { service: service.name.clone(), backend };
+    usable.map(|(backend, _)| (target(backend), probe.clone())).collect()
 }
 
 /// EndpointSlices by the service they belong to.
@@ -59,21 +108,24 @@ impl<'a> Slices<'a> {
     }
 }
 
-/// Number of addresses on this node with a ready endpoint, whichever port: what a health check reports.
+/// Number of addresses on this node with a ready endpoint that does not fail, whichever port: what a health check
+/// reports.
 pub(super) fn local_ready(
     slices: &[&EndpointSlice],
     ports: &[ServicePort],
     ipv6: bool,
     place: &Place<'_>,
+    failing: &Failing<'_>,
 ) -> usize {
     let endpoints = ports.iter().flat_map(|port| gather(slices, port, ipv6, place));
-    let ready = endpoints.filter(|(_, endpoint)| endpoint.ready && place.is_local(endpoint));
+    let ready = endpoints
+        .filter(|(backend, endpoint)| endpoint.ready && place.is_local(endpoint) && !failing.has(*backend));
     ready.map(|(backend, _)| backend.address).collect::<BTreeSet<_>>().len()
 }
 
 /// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
 /// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
-fn gather<'a>(
+pub(super) fn gather<'a>(
     slices: &[&'a EndpointSlice],
     port: &ServicePort,
     ipv6: bool,
@@ -83,7 +135,11 @@ fn gather<'a>(
     for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.filter_map(|own| own.port) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+            let may_be = |endpoint: &&Endpoint| {
+                endpoint.address.is_ipv6() == ipv6
+                    && !place.doors.contains(endpoint.address, number, port.protocol)
+            };
+            for endpoint in slice.endpoints.iter().filter(may_be) {
                 match all.entry(Backend { address: endpoint.address, port: number }) {
                     Entry::Vacant(entry) => {
                         entry.insert(endpoint);
@@ -106,7 +162,7 @@ fn rank<'a>(endpoint: &'a Endpoint, place: &Place<'_>) -> impl Ord + use<'a> {
 }
 
 /// Terminating, but still serving.
-fn is_draining(endpoint: &Endpoint) -> bool {
+pub(super) fn is_draining(endpoint: &Endpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 

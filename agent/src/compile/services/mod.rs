@@ -10,22 +10,26 @@ pub mod maglev;
 mod port;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
 
 use self::{
-    endpoints::{Slices, Usable, local_ready},
+    endpoints::{Failing, Slices, Usable, local_ready, probed},
     frontends::Kind,
     maglev::Rings,
     port::PortInFamily,
 };
-use super::{Interner, ServicePortKey};
+use super::{Interner, ServicePortKey, Unhealthy};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Node, Service, ServiceKind},
-    datapath::{self, Frontend, HealthCheck, IdentityId},
+    cluster::{Cluster, Endpoint, EndpointSlice, Node, Probe, Protocol, Service, ServiceKind},
+    datapath::{self, Frontend, HealthCheck, IdentityId, Target},
 };
 
 /// The services of a cluster as one node is to handle them.
@@ -35,6 +39,8 @@ pub struct Services {
     pub frontends: BTreeMap<Frontend, datapath::Service>,
     /// For [`Datapath::health_checks`](datapath::Datapath::health_checks).
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// For [`Datapath::probes`](datapath::Datapath::probes).
+    pub probes: BTreeMap<Target, Probe>,
     /// For [`Datapath::identities`](datapath::Datapath::identities): ClusterIPs, where a port that no
     /// frontend has is rejected, and service CIDRs, whose other addresses are dropped. Addresses for the
     /// outside are not among them: what their services do not answer on goes its own way.
@@ -42,8 +48,14 @@ pub struct Services {
 }
 
 /// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
-pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) -> Services {
+pub fn compile(
+    cluster: &Cluster,
+    node: &str,
+    unhealthy: &Unhealthy,
+    numbers: &mut Interner<ServicePortKey>,
+) -> Services {
     let place = Place::new(cluster, node);
+    let mut probes = BTreeMap::new();
     let slices = Slices::new(cluster);
     let mut rings = Rings::default();
     let mut frontends = BTreeMap::new();
@@ -54,13 +66,21 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
         let families = service.cluster_ips.iter();
         for (&cluster_ip, port) in families.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
             let protocol = port.protocol;
+            let ipv6 = cluster_ip.is_ipv6();
+            probes.extend(probed(service, slices, port, ipv6, &place));
             let key = ServicePortKey { service: service.name.clone(), port: port.port, protocol };
             let mut in_family = PortInFamily {
                 config: &cluster.config,
                 service,
                 id: numbers.number(key),
                 place: &place,
-                usable: Usable::new(slices, port, cluster_ip.is_ipv6(), &place),
+                usable: Usable::new(
+                    slices,
+                    port,
+                    ipv6,
+                    &place,
+                    &Failing { service: &service.name, unhealthy },
+                ),
                 rings: &mut rings,
             };
             for (kind, address, port) in frontends::of(service, port, cluster_ip, &place) {
@@ -69,13 +89,14 @@ pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePort
                 frontends.entry(frontend).or_insert_with(|| in_family.at(kind, address));
             }
         }
-        health_checks.extend(health_check(service, slices, &place));
+        let failing = Failing { service: &service.name, unhealthy };
+        health_checks.extend(health_check(service, slices, &place, &failing));
     }
     // An address of the node may be given as an external address too, and that goes before its node ports.
     for (frontend, service) in node_ports {
         frontends.entry(frontend).or_insert(service);
     }
-    Services { frontends, health_checks, identities: identities(cluster) }
+    Services { frontends, health_checks, probes, identities: identities(cluster) }
 }
 
 /// The blocks that pod addresses come from: the configured ones, else the nodes', and the addresses of
@@ -113,12 +134,13 @@ fn health_check(
     service: &Service,
     slices: &[&EndpointSlice],
     place: &Place<'_>,
+    failing: &Failing<'_>,
 ) -> Option<(u16, HealthCheck)> {
     let port = service
         .health_check_port
         .filter(|_| service.kind == ServiceKind::LoadBalancer && service.external_local)?;
     let ipv6 = service.cluster_ips.first()?.is_ipv6();
-    let local_endpoints = local_ready(slices, &service.ports, ipv6, place);
+    let local_endpoints = local_ready(slices, &service.ports, ipv6, place, failing);
     Some((port, HealthCheck { service: service.name.clone(), local_endpoints }))
 }
 
@@ -130,6 +152,17 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
+    doors: Doors,
+}
+
+/// Where services are asked, on any node.
+#[derive(Default)]
+struct Doors {
+    /// At addresses of their own.
+    addresses: HashSet<(IpAddr, u16, Protocol)>,
+    /// At the nodes' addresses.
+    node_ports: HashSet<(u16, Protocol)>,
+    nodes: HashSet<IpAddr>,
 }
 
 impl<'a> Place<'a> {
@@ -154,10 +187,34 @@ impl<'a> Place<'a> {
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
+            doors: Doors::new(cluster),
         }
     }
 
     fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_deref() == Some(self.node)
+    }
+}
+
+impl Doors {
+    fn new(cluster: &Cluster) -> Self {
+        let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied().collect();
+        let mut doors = Self { nodes, ..Self::default() };
+        for service in cluster.services.values().filter(|service| is_served(service)) {
+            let own = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
+            for port in &service.ports {
+                let addresses = own.into_iter().flatten();
+                doors.addresses.extend(addresses.map(|address| (*address, port.port, port.protocol)));
+                doors.node_ports.extend(port.node_port.map(|number| (number, port.protocol)));
+            }
+        }
+        doors
+    }
+
+    /// Whether a packet that goes there is for a service. Such a place is no endpoint: packets that go from one
+    /// service to another may never arrive.
+    fn contains(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.addresses.contains(&(address, port, protocol))
+            || self.node_ports.contains(&(port, protocol)) && self.nodes.contains(&address)
     }
 }

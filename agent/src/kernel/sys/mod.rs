@@ -3,6 +3,7 @@
 //! Every function takes slices whose lengths it checks against what the kernel will read and write.
 #![expect(unsafe_code, reason = "system calls that take pointers")]
 
+mod clock;
 mod map;
 mod memory;
 mod run;
@@ -21,6 +22,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use weir_common::{plain::Plain, service::SourceKey};
 
 pub use self::{
+    clock::jiffies,
     map::{MMAPABLE, MapFd, MapInfo, NO_PREALLOC, map_type},
     memory::Mapped,
     run::{Outcome, Packet, test_run, test_run_xdp},

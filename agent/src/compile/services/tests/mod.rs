@@ -2,6 +2,7 @@
 
 mod addresses;
 mod flows;
+mod health;
 mod kube_proxy;
 mod semantics;
 
@@ -84,6 +85,7 @@ fn service() -> Service {
         affinity: None,
         publish_not_ready: false,
         health_check_port: Some(32000),
+        probe: None,
         selector: None,
         ports: vec![ServicePort {
             source: source(),

@@ -61,7 +61,7 @@ impl Node {
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
+            fragments: PerFamily { v4: (sets / 8).max(64), v6: (sets / 8).max(64) },
             vectors: 1 << 15,
             rules: 1 << 13,
             rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },

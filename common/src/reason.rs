@@ -12,10 +12,12 @@ pub enum Hook {
     FromUplink = 2,
     /// A packet towards the uplink.
     ToUplink = 3,
+    /// A packet from the uplink before the stack: XDP.
+    Edge = 4,
 }
 
 /// Number of [`Hook`]s.
-pub const HOOKS: usize = 4;
+pub const HOOKS: usize = 5;
 
 /// Defines [`Reason`] with its names and explanations, so that none can be forgotten.
 macro_rules! reasons {
@@ -77,6 +79,8 @@ reasons! {
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
     ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
     SourceRange = 28 "DENIED_BY_LB_SRC_RANGE_CHECK" "the client is in none of the service's loadBalancerSourceRanges"
+    InvalidTunnel = 29 "INVALID_TUNNEL_PACKET" "a tunnelled packet that no node of the cluster sent, or that is for none of its backends here"
+    PacketTooBig = 30 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend"
 }
 
 impl Reason {

@@ -38,6 +38,11 @@ pub mod flags {
     pub const MASQUERADE_EXTERNAL: u32 = 1 << 4;
     /// Only clients in the service's source ranges may use the frontend; others are dropped.
     pub const SOURCE_RANGES: u32 = 1 << 5;
+    /// The service's packets from outside may be sent on before the stack.
+    pub const EDGE: u32 = 1 << 9;
+    /// Packets from outside to a backend of another node go there as they are, through a tunnel, and the backend
+    /// answers the client itself.
+    pub const DSR: u32 = 1 << 8;
 }
 
 /// Value of the `FRONTENDS_*` maps.
@@ -52,6 +57,10 @@ pub struct Service {
     pub internal: Ring,
     /// For clients outside the cluster.
     pub external: Ring,
+    /// The port of all backends of a service that is forwarded by [`flags::DSR`], whose packets do not carry it.
+    pub target_port: Be16,
+    /// Zero.
+    pub reserved: u16,
 }
 
 /// Element of the `RINGS_*` arrays: one slot of a Maglev ring, the backend in place.
@@ -91,7 +100,7 @@ pub struct SourceKey<A> {
 pub const SOURCE_PREFIX: u32 = u32::BITS;
 
 plain!(
-    Ring: 8, Service: 24,
+    Ring: 8, Service: 28,
     SourceKey<crate::addr::V4>: 8, SourceKey<crate::addr::V6>: 20,
     FrontendKey<crate::addr::V4>: 8, FrontendKey<crate::addr::V6>: 20,
     Backend<crate::addr::V4>: 8, Backend<crate::addr::V6>: 20,

@@ -20,7 +20,7 @@ use crate::{
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
-    words,
+    tunnel, words,
     work::{End, Work},
 };
 
@@ -51,7 +51,7 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
     let answer = open::<F>(ctx, hook, state, work);
     let Work { packet, path, .. } = work;
     // SAFETY: as before.
-    if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
+    if path.flags & flags::TUNNEL == 0 && !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
     }
     answer
@@ -98,6 +98,10 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
+    if work.path.flags & flags::TUNNEL != 0 {
+        tunnel::record::<F>(state, work);
+        return GO_ON;
+    }
     if work.is_new != 0 {
         let answer = F::allot();
         if answer != GO_ON {
@@ -252,7 +256,7 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
 /// Makes a way end at `receiver`; when that is no local pod, at the uplink or in the node's stack.
 #[inline(always)]
 fn lead<A>(path: &mut Path<A>, receiver: &End<A>, state: &State) {
-    path.flags &= !flags::TO_PEER;
+    path.flags &= !(flags::TO_PEER | flags::EDGE);
     path.ifindex = receiver.ifindex;
     if path.flags & flags::BY_UPLINK != 0 && path.ifindex == 0 {
         path.ifindex = state.uplink;

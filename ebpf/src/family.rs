@@ -1,6 +1,12 @@
 //! The two address families behind one trait, so that every stage is written once.
 
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key};
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+    },
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+};
 use weir_common::{
     addr::{Addr, V4, V6},
     endpoint::Endpoint,
@@ -13,7 +19,7 @@ use weir_common::{
 };
 
 use crate::{
-    ctx::{Aligned, AlignedAfterWord, Ctx},
+    ctx::{Aligned, AlignedAfterWord, Ctx, Raw},
     maps, parse, slow,
     work::{Refused, Work},
 };
@@ -29,6 +35,14 @@ pub trait Family: Sized {
     const VERSION: u8;
     /// IP protocol number of this family's ICMP.
     const ICMP: u8;
+    /// IP protocol number of a packet of this family inside another one.
+    const TUNNEL: u8;
+    /// How the kernel names the way into a tunnel of this family.
+    const ENCAP: u32;
+    /// The same for the way out.
+    const DECAP: u32;
+    /// The address family's number in the kernel.
+    const AF: u8;
     /// Type of an echo request.
     const ECHO_REQUEST: u8;
     /// Type of an echo reply.
@@ -37,7 +51,7 @@ pub trait Family: Sized {
     const BITS: u32;
 
     /// Parses the headers after Ethernet.
-    fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
     fn check_neighbour(ctx: &Ctx) -> Result<(), Refused>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
@@ -60,6 +74,10 @@ pub trait Family: Sized {
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
+    /// [`crate::tunnel::enter`], see [`crate::slow`].
+    fn enter_tunnel(ctx: &Ctx) -> u32;
+    /// [`crate::tunnel::leave`], see [`crate::slow`].
+    fn leave_tunnel(ctx: &Ctx) -> u32;
     /// [`crate::deliver::expired`], see [`crate::slow`].
     fn expired() -> u32;
     /// [`crate::report::dropped`], see [`crate::slow`].
@@ -149,7 +167,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -197,6 +215,14 @@ macro_rules! family_maps {
         #[inline(always)]
         fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32 {
             slow::$icmp_error(ctx.as_ptr(), hook as u32)
+        }
+        #[inline(always)]
+        fn enter_tunnel(ctx: &Ctx) -> u32 {
+            slow::$enter(ctx.as_ptr())
+        }
+        #[inline(always)]
+        fn leave_tunnel(ctx: &Ctx) -> u32 {
+            slow::$leave(ctx.as_ptr())
         }
         #[inline(always)]
         fn expired() -> u32 {
@@ -259,12 +285,16 @@ impl Family for Inet {
 
     const VERSION: u8 = 4;
     const ICMP: u8 = protocol::ICMP;
+    const TUNNEL: u8 = protocol::IPV4;
+    const ENCAP: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
+    const DECAP: u32 = BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
+    const AF: u8 = 2;
     const ECHO_REQUEST: u8 = icmp::V4_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V4_ECHO_REPLY;
     const BITS: u32 = 32;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V4>) -> Result<(), Refused> {
         parse::ipv4::parse(ctx, work)
     }
 
@@ -284,7 +314,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -293,12 +323,16 @@ impl Family for Inet6 {
 
     const VERSION: u8 = 6;
     const ICMP: u8 = protocol::ICMPV6;
+    const TUNNEL: u8 = protocol::IPV6;
+    const ENCAP: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+    const DECAP: u32 = BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    const AF: u8 = 10;
     const ECHO_REQUEST: u8 = icmp::V6_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V6_ECHO_REPLY;
     const BITS: u32 = 128;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V6>) -> Result<(), Refused> {
         parse::ipv6::parse(ctx, work)
     }
 
@@ -317,5 +351,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -10,7 +10,7 @@ use weir_common::{
 };
 
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Family,
     parse::{IP_OFFSET, Kind, Packet},
     slow, words,
@@ -35,7 +35,7 @@ struct Frame<H: Copy> {
 /// # Errors
 /// [`Reason::InvalidPacket`] when its headers cannot be reached.
 #[inline(always)]
-pub fn route<F: Family>(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+pub fn route<F: Family>(ctx: &Ctx<impl Raw>, mac: &[u8; 6]) -> Result<(), Reason> {
     let frame = ctx.header_mut::<Frame<F::Header>>(0)?;
     address(&mut frame.eth, mac);
     frame.ip.take_hop();
@@ -66,7 +66,11 @@ fn address(eth: &mut Eth, mac: &[u8; 6]) {
 /// # Errors
 /// [`Reason::RewriteFailed`] when it cannot be done, or the kernel refuses.
 #[inline(always)]
-pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>) -> Result<(), Reason> {
+pub fn translate<F: Family, R: Raw>(
+    ctx: &Ctx<R>,
+    packet: &Packet<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Result<(), Reason> {
     let key = &packet.key;
     let moved = Change::new().addr(key.src, to.src).addr(key.dst, to.dst);
     let ip = ctx.header_mut::<F::Header>(IP_OFFSET)?;
@@ -84,7 +88,7 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
             Kind::Tcp | Kind::Udp => {
                 *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
             }
-            Kind::Sctp => mend_sctp(ctx, packet, to)?,
+            Kind::Sctp => R::mend_sctp(ctx, packet, to)?,
             // The identifier: one port is it, the other is 0 before and after.
             _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
@@ -111,7 +115,7 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
 /// # Errors
 /// [`Reason::RewriteFailed`] for a fragment: the CRC's change depends on the length of the datagram.
 #[inline(always)]
-fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+pub fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
     if packet.piece.is_fragment {
         return Err(Reason::RewriteFailed);
     }

@@ -14,18 +14,27 @@ use crate::{
     flow::Path,
     parse::{Kind, Packet},
     slow::{GO_ON, NOT_OURS},
-    words,
-    work::{End, Front},
+    tunnel, words,
+    work::{End, Front, Work},
 };
+
+/// The service that a packet of `key` is for.
+#[inline(always)]
+pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
+    F::frontend(FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 })
+}
 
 /// Sends a new flow to a backend of the service that it is for: fills in where its packets go, and whether
 /// they get the node's address. Answers [`GO_ON`], [`NOT_OURS`] when it is for none, or the number of the
 /// reason to refuse it.
 #[inline(always)]
-pub fn serve<F: Family>(hook: u32, packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
+pub fn serve<F: Family>(hook: u32, work: &mut Work<F::Addr>) -> u32 {
+    let Work { packet, path, tunnelled_to, is_tunnelled, .. } = work;
+    if hook == Hook::FromUplink as u32 && *is_tunnelled != 0 {
+        return tunnel::accept::<F>(packet, path, tunnelled_to);
+    }
     let key = &packet.key;
-    let front = FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 };
-    match F::frontend(front) {
+    match find::<F>(key) {
         Some(service) => translate::<F>(*service, key, path),
         None if hook == Hook::FromPod as u32 || opens(packet) => unserved::<F>(key),
         None => NOT_OURS,
@@ -48,6 +57,7 @@ fn translate<F: Family>(service: Service, key: &FlowKey<F::Addr>, path: &mut Pat
             (service.external, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
         }
     };
+    let is_outside = masquerade == flags::MASQUERADE_EXTERNAL;
     let Some(backend) = choose::<F>(ring, key) else {
         let is_policy = service.flags & drops != 0;
         return if is_policy { Reason::ServiceNotLocal as u32 } else { Reason::ServiceNoBackend as u32 };
@@ -64,6 +74,8 @@ fn translate<F: Family>(service: Service, key: &FlowKey<F::Addr>, path: &mut Pat
     } else if service.flags & masquerade != 0 || is_itself {
         // Who is its own backend would drop a packet from its own address.
         path.flags |= way::MASQUERADED | way::BY_UPLINK;
+    } else if is_outside && service.flags & flags::DSR != 0 && F::endpoint(&path.to.dst).is_none() {
+        path.flags |= way::TUNNEL;
     } else if path.flags & way::FROM_NODE != 0 {
         // The route that the packet was to take was the service's: to the backend it needs another.
         path.flags |= way::BY_UPLINK;
@@ -98,7 +110,7 @@ fn opens<A>(packet: &Packet<A>) -> bool {
 /// Chooses a backend from `ring` for a new flow, by the hash of its addresses and ports: the same packet
 /// finds the same backend as long as the ring has it. `None` when the ring is empty.
 #[inline(always)]
-fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Backend<F::Addr>> {
+pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Backend<F::Addr>> {
     // The scope would make the choice depend on the hook.
     let hash = FlowKey { scope: 0, ..*key }.hash();
     if ring.len == 0 {

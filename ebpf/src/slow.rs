@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     decide, deliver,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, masquerade, neighbour, parse, report, service, words,
+    flow, fragment, icmp_error, masquerade, neighbour, parse, report, service, tunnel, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -90,7 +90,7 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $serve(hook: u32) -> u32 {
             let hook = hear(hook);
-            run::<$family>(|work| service::serve::<$family>(hook, &work.packet, &mut work.path))
+            run::<$family>(|work| service::serve::<$family>(hook, work))
         }
 
         /// [`masquerade::allot`].
@@ -161,6 +161,20 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
+        /// [`tunnel::enter`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $enter(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| answer(tunnel::enter::<$family>(&Ctx::new(skb), work)))
+        }
+
+        /// [`tunnel::leave`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $leave(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| tunnel::leave::<$family>(&Ctx::new(skb), work))
+        }
+
         /// [`deliver::expired`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -180,8 +194,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 dropped_v6);
 
 /// [`crc32c::difference`].
 #[unsafe(no_mangle)]

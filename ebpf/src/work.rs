@@ -5,6 +5,7 @@ use core::marker::PhantomPinned;
 use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason};
 
 use crate::{
+    edge::fib::Fib,
     flow::{Path, Rules},
     parse::Packet,
     words,
@@ -44,6 +45,12 @@ pub struct Work<A> {
     pub quoted: FlowKey<A>,
     /// The rules that decided it.
     pub rules: Rules,
+    /// Where the packet came out of a tunnel: the backend that it was sent to.
+    pub tunnelled_to: A,
+    /// 1 when it did.
+    pub is_tunnelled: u32,
+    /// A question to the kernel's routing table.
+    pub fib: Fib,
     /// How far a loop has come.
     pub cursor: Cursor<u32>,
     /// What a search has found so far.

@@ -34,14 +34,10 @@ fn of_service(service: &Service) -> Vec<(&'static str, IsIt)> {
     if service.foreign || service.kind == ServiceKind::ExternalName || service.cluster_ips.is_empty() {
         return Vec::new();
     }
-    let settings: [(bool, _, IsIt); 2] = [
-        (service.affinity.is_some(), "session affinity is", |name, text| {
+    let settings: [(bool, _, IsIt); 1] =
+        [(service.affinity.is_some(), "session affinity is", |name, text| {
             name == "sessionAffinity" && text == "ClientIP"
-        }),
-        (service.health_check_port.is_some(), "a healthCheckNodePort is", |name, _| {
-            name == "healthCheckNodePort"
-        }),
-    ];
+        })];
     chosen(settings)
 }
 
@@ -70,6 +66,7 @@ spec:
   type: LoadBalancer
   clusterIP: 10.96.0.10
   externalTrafficPolicy: Local
+  healthCheckNodePort: 30081
   loadBalancerSourceRanges: [203.0.113.0/24]
   externalIPs: [203.0.113.7]
   ports: [{port: 80, nodePort: 30080, protocol: SCTP}]
@@ -86,11 +83,6 @@ spec:
         let found = unenforced(&affinity);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("cluster.yaml:5:20 Service demo/web: session affinity is"), "{found:?}");
-
-        let health = EVERYTHING.replace("  type:", "  healthCheckNodePort: 30081\n  type:");
-        let found = unenforced(&health);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("cluster.yaml:5:24"), "{found:?}");
     }
 
     #[test]

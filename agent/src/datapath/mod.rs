@@ -231,6 +231,8 @@ pub struct Service {
     pub internal: Arc<Ring>,
     /// Ring of backends for outside clients.
     pub external: Arc<Ring>,
+    /// The port of every backend of a service that is forwarded by DSR, whose packets do not name it.
+    pub target_port: u16,
     /// Endpoints that live flows may stay with: the above, and others that still serve. A UDP flow to
     /// any other endpoint is decided again at its next packet; TCP and SCTP flows stay.
     pub members: Arc<BTreeSet<Backend>>,

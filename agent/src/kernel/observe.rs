@@ -29,7 +29,8 @@ use super::{
 use crate::datapath::{RuleId, RuleOrigin};
 
 /// The hooks in the order of their numbers.
-pub const HOOK_LIST: [Hook; HOOKS] = [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink];
+pub const HOOK_LIST: [Hook; HOOKS] =
+    [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink, Hook::Edge];
 
 /// The counters.
 #[derive(Debug)]

@@ -19,7 +19,9 @@ use weir_common::{
     state::events,
 };
 
-use super::{AttachMode, Kernel, KernelError, Options, Program, detach_all, maps::Maps, pins::Pins, sys};
+use super::{
+    AttachMode, Kernel, KernelError, Options, Program, XdpMode, detach_all, maps::Maps, pins::Pins, sys,
+};
 use crate::{
     cluster::{Action, Name},
     datapath::{Backend, Bits, Datapath, Endpoint, Frontend, Ring, Rule, RuleSet, Service},
@@ -38,7 +40,14 @@ fn in_namespace(test: impl FnOnce(&[u8], &Options) + Send + 'static) {
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let pins = PathBuf::from(format!("/sys/fs/bpf/weir-test-{}-{number}/node", std::process::id()));
-    let options = Options { pins: pins.clone(), sizes: small(), log_level: 0, attach_mode: None, events: 0 };
+    let options = Options {
+        pins: pins.clone(),
+        sizes: small(),
+        log_level: 0,
+        attach_mode: None,
+        xdp_mode: XdpMode::Auto,
+        events: 0,
+    };
     let result = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
         ip("link add pod0 type veth peer name eth0");
@@ -114,6 +123,7 @@ fn datapath() -> Datapath {
             flags: 0,
             internal,
             external,
+            target_port: 0,
             members,
             source_ranges: Vec::new(),
             affinity: None,

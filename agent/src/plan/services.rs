@@ -5,7 +5,10 @@ use std::{
     ops::Range,
 };
 
-use weir_common::service::{Ring, Service};
+use weir_common::{
+    addr::Be16,
+    service::{Ring, Service},
+};
 
 use super::{
     Change, Family, Image, Member, PerFamily, Sizes, SourceRange, TooLarge, Write,
@@ -42,6 +45,8 @@ pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<
                 .place(&service.internal.iter().collect::<Vec<_>>(), active.map(|active| active.internal)),
             external: rings
                 .place(&service.external.iter().collect::<Vec<_>>(), active.map(|active| active.external)),
+            target_port: Be16::new(service.target_port),
+            reserved: 0,
         };
         frontends.insert(*frontend, value);
         members.extend(service.members.iter().map(|backend| (service.id, *backend)));

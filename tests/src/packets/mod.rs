@@ -14,6 +14,6 @@ pub use build::{
     l4_offset, mend_v4, set_ip_len, transport_check,
 };
 pub use check::{is_port_unreachable, read_tuple, wrong_checksums};
-pub use lab::{Lab, Passed, Verdict, in_lab, in_lab_of};
+pub use lab::{Lab, Passed, ROUTER_MAC, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
 pub use node::{At, Node, object};

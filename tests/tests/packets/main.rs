@@ -4,6 +4,7 @@
 mod addresses;
 mod capacity;
 mod doors;
+mod edge;
 mod exposed;
 mod extensions;
 mod external;

@@ -158,6 +158,8 @@ struct Place<'a> {
 /// Where services are asked, on any node.
 #[derive(Default)]
 struct Doors {
+    /// Where ClusterIPs come from, given out or not.
+    cidrs: Vec<IpNet>,
     /// At addresses of their own.
     addresses: HashSet<(IpAddr, u16, Protocol)>,
     /// At the nodes' addresses.
@@ -199,7 +201,7 @@ impl<'a> Place<'a> {
 impl Doors {
     fn new(cluster: &Cluster) -> Self {
         let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied().collect();
-        let mut doors = Self { nodes, ..Self::default() };
+        let mut doors = Self { nodes, cidrs: cluster.config.service_cidrs.clone(), ..Self::default() };
         for service in cluster.services.values().filter(|service| is_served(service)) {
             let own = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
             for port in &service.ports {
@@ -216,5 +218,6 @@ impl Doors {
     fn contains(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
         self.addresses.contains(&(address, port, protocol))
             || self.node_ports.contains(&(port, protocol)) && self.nodes.contains(&address)
+            || self.cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 }

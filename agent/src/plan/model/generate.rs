@@ -170,6 +170,7 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
         flags: random.below(2),
         internal: ring(internal),
         external: ring(external),
+        target_port: 0,
         members,
         source_ranges: Vec::new(),
         affinity: None,

@@ -4,7 +4,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use weir_common::policy::{IDENTITY_WORLD, Identity};
+use weir_common::{
+    policy::{IDENTITY_WORLD, Identity},
+    service::flags,
+};
 
 use super::{
     Behaviour, Fault, Model,
@@ -280,5 +283,34 @@ fn what_does_not_fit_is_refused_whole_with_the_numbers() {
         let refused = Plan::between(&Layout::default(), &goal.desired(), &sizes).unwrap_err();
         assert_eq!(refused.map, map);
         assert!(refused.needed > u64::from(refused.capacity), "{refused}");
+    }
+}
+
+#[test]
+fn a_service_with_source_ranges_has_them_at_every_instant() {
+    let mut goal = Goal::rich();
+    let restrict = |goal: &mut Goal, range: Option<&str>| {
+        for service in goal.datapath.frontends.values_mut() {
+            service.source_ranges = range.iter().map(|range| range.parse().unwrap()).collect();
+            service.flags = if range.is_some() { flags::SOURCE_RANGES } else { 0 };
+        }
+    };
+    let image = committed(&goal).1;
+    let mut layout = Layout { image, settled: true };
+    for range in [Some("192.0.2.0/24"), Some("198.51.100.0/24"), None] {
+        restrict(&mut goal, range);
+        let plan = goal.plan(&layout);
+        let mut model = Model::watched(layout.image.clone(), |image, write| {
+            for service in
+                image.frontends.values().filter(|service| service.flags & flags::SOURCE_RANGES != 0)
+            {
+                let has_some = image.sources.keys().any(|(id, _)| *id == service.id);
+                assert!(has_some, "service {} refuses everybody after {write:?}", service.id);
+            }
+        });
+        commit(&mut layout, &plan, &mut model).unwrap();
+        let wanted = range.map(|range| range.parse().unwrap());
+        assert!(layout.image.sources.keys().all(|(_, net)| Some(*net) == wanted));
+        assert_eq!(layout.image.sources.is_empty(), range.is_none());
     }
 }

@@ -139,7 +139,13 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         }
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
-    lead(path, if path.flags & flags::REPLY != 0 { client } else { server }, state);
+    slow::settle();
+    if path.flags & flags::REPLY != 0 {
+        lead(path, client, state);
+    } else {
+        lead(path, server, state);
+    }
+    slow::settle();
     // SAFETY: places in the map.
     unsafe {
         words::copy(&raw mut entry.key, key);

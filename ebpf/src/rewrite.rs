@@ -18,9 +18,8 @@ use crate::{
 };
 
 /// Offsets of the checksum in the transport headers.
-const TCP_CHECK: u32 = 16;
-const UDP_CHECK: u32 = 6;
-const ICMP_CHECK: u32 = 2;
+const TCP_CHECK: u64 = 16;
+const UDP_CHECK: u64 = 6;
 
 /// A frame as far as a router changes it.
 #[repr(C)]
@@ -83,7 +82,6 @@ pub fn translate<F: Family, R: Raw>(
         return Ok(());
     }
     let ports_change = key.sport != to.sport || key.dport != to.dport;
-    let is_udp = packet.kind == Kind::Udp;
     if ports_change {
         match packet.kind {
             Kind::Tcp | Kind::Udp => {
@@ -97,9 +95,8 @@ pub fn translate<F: Family, R: Raw>(
     if packet.kind == Kind::Sctp {
         return Ok(());
     }
-    let check = packet.l4 + check_offset(packet.kind);
-    // A UDP checksum of zero means none, and stays.
-    let flags = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    let check = packet.l4 + by_kind(CHECK_OFFSETS, packet.kind);
+    let flags = u64::from(by_kind(CHECK_FLAGS, packet.kind));
     if covers_addresses::<F>(packet.kind) {
         ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
     }
@@ -153,11 +150,13 @@ fn covers_addresses<F: Family>(kind: Kind) -> bool {
     }
 }
 
+/// Where the checksum stands in the transport header, by [`Kind`]; ICMP's where nothing else is said.
+const CHECK_OFFSETS: u64 = 0x0002_0202_0200_0000 | TCP_CHECK | UDP_CHECK << (Kind::Udp as u32 * 8);
+/// Flags of the kernel's helper for it: a UDP checksum of zero means none, and stays.
+const CHECK_FLAGS: u64 = (BPF_F_MARK_MANGLED_0 as u64) << (Kind::Udp as u32 * 8);
+
+/// A byte of a table by kind: looked up without a branch, of which the verifier would walk every way.
 #[inline(always)]
-fn check_offset(kind: Kind) -> u32 {
-    match kind {
-        Kind::Tcp => TCP_CHECK,
-        Kind::Udp => UDP_CHECK,
-        _ => ICMP_CHECK,
-    }
+fn by_kind(table: u64, kind: Kind) -> u32 {
+    (table >> (kind as u32 * 8)) as u32 & 0xff
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitC
 
 use anyhow::{Context, Result, bail};
 use aya::{EbpfLoader, programs::Program};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{build, machine, shell};
 
@@ -13,16 +13,17 @@ const LIMIT: u32 = 20_000;
 const FILE: &str = "ebpf/budget.toml";
 
 /// What one program costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Cost {
+pub(crate) struct Cost {
     /// Instructions that the verifier looked at, along all paths.
-    verified: u32,
+    pub(crate) verified: u32,
     /// Instructions of the program, after the verifier's rewriting.
-    translated: u32,
+    pub(crate) translated: u32,
 }
 
-type Costs = BTreeMap<String, Cost>;
+/// Of each program, by its name.
+pub(crate) type Costs = BTreeMap<String, Cost>;
 
 /// Compares the costs with the file, or writes it.
 pub(crate) fn run(update: bool) -> Result<ExitCode> {
@@ -50,7 +51,7 @@ pub(crate) fn run(update: bool) -> Result<ExitCode> {
 }
 
 /// Loads every program of the object as an agent does that has their log off, and asks the kernel.
-fn measure(object: &Path) -> Result<Costs> {
+pub(crate) fn measure(object: &Path) -> Result<Costs> {
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &0_u8, false);
     let mut ebpf = loader.load_file(object).with_context(|| format!("cannot load {}", object.display()))?;

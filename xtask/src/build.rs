@@ -15,6 +15,10 @@ use crate::{
 
 /// The package with the kernel programs, and its one binary.
 const EBPF: &str = "weir-ebpf";
+/// The package with the yardsticks of the benches, and its one binary.
+const FLOORS: &str = "weir-floors";
+/// The packages that are built for BPF and for nothing else.
+pub(crate) const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
 
 /// Builds the kernel programs, then the binary `weir` with them inside.
 pub(crate) fn all(release: bool) -> Result<PathBuf> {
@@ -29,9 +33,8 @@ pub(crate) fn all(release: bool) -> Result<PathBuf> {
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
 pub(crate) fn kernel_programs() -> Result<PathBuf> {
-    let toolchain = toolchain::find_or_install()?;
     step("Building", "the kernel programs");
-    let built = kernel_programs_of(&shell::root(), &toolchain)?;
+    let built = kernel_programs_of(&shell::root(), &toolchain::find_or_install()?)?;
     let object = bpf_dir(&shell::root()).join("weir");
     copy_if_changed(&built, &object)?;
     Ok(object)
@@ -39,14 +42,36 @@ pub(crate) fn kernel_programs() -> Result<PathBuf> {
 
 /// Builds the kernel programs of the sources at `root`, and says where they are.
 pub(crate) fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
-    let mut cargo = toolchain.cargo();
-    let cargo = for_bpf(cargo.args(["build", "--quiet", "--release"]), root, toolchain);
-    shell::run(cargo.current_dir(root))?;
-    Ok(bpf_dir(root).join("bpfel-unknown-none/release").join(EBPF))
+    bpf_package(EBPF, root, toolchain)
 }
 
-/// Adds to a cargo command what building the sources at `root` for BPF takes.
-pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -> &'a mut Command {
+/// Builds the yardsticks of the benches.
+pub(crate) fn floors() -> Result<PathBuf> {
+    step("Building", "the yardsticks");
+    bpf_package(FLOORS, &shell::root(), &toolchain::find_or_install()?)
+}
+
+/// Builds the load generator, optimised.
+pub(crate) fn load_generator() -> Result<PathBuf> {
+    step("Building", "the load generator");
+    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "weir-load"]))?;
+    Ok(target_dir().join("release/weir-load"))
+}
+
+fn bpf_package(package: &str, root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+    let mut cargo = toolchain.cargo();
+    let cargo = for_bpf(cargo.args(["build", "--quiet", "--release"]), package, root, toolchain);
+    shell::run(cargo.current_dir(root))?;
+    Ok(bpf_dir(root).join("bpfel-unknown-none/release").join(package))
+}
+
+/// Adds to a cargo command what building a package of the sources at `root` for BPF takes.
+pub(crate) fn for_bpf<'a>(
+    cargo: &'a mut Command,
+    package: &str,
+    root: &Path,
+    toolchain: &Toolchain,
+) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -61,7 +86,7 @@ pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolc
     ];
     // A target directory of its own: a build script may run us while cargo holds the lock of the other.
     cargo
-        .args(["--package", EBPF, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(["--package", package, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(bpf_dir(root))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

@@ -24,9 +24,8 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     let weir = build::all(false)?;
     machine::prepare()?;
     step("Testing", "the workspace");
-    let mut host =
-        cargo(&["test", "--workspace", "--exclude", "weir-ebpf", "--exclude", KERNEL_TESTS], &weir);
-    let verdict = shell::verdict(host.args(args))?;
+    let mut host = cargo(&["test", "--workspace", "--exclude", KERNEL_TESTS], &weir);
+    let verdict = shell::verdict(without_bpf(&mut host).args(args))?;
     if verdict != ExitCode::SUCCESS {
         return Ok(verdict);
     }
@@ -49,19 +48,22 @@ pub(crate) fn lint() -> Result<()> {
     step("Checking", "formatting");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     step("Checking", "clippy");
-    let host = ["clippy", "--quiet", "--workspace", "--exclude", "weir-ebpf", "--all-targets"];
-    shell::run(shell::cargo().args(host).args(["--", "-D", "warnings"]))?;
+    let mut host = shell::cargo();
+    host.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+    shell::run(without_bpf(&mut host).args(["--", "-D", "warnings"]))?;
     step("Checking", "clippy for the kernel programs");
     let toolchain = toolchain::find_or_install()?;
-    let mut clippy = toolchain.clippy()?;
-    shell::run(
-        build::for_bpf(clippy.args(["--quiet", "--release"]), &shell::root(), &toolchain)
-            .args(["--", "-D", "warnings"]),
-    )?;
+    for package in build::BPF_PACKAGES {
+        let mut clippy = toolchain.clippy()?;
+        clippy.args(["--quiet", "--release"]);
+        shell::run(
+            build::for_bpf(&mut clippy, package, &shell::root(), &toolchain).args(["--", "-D", "warnings"]),
+        )?;
+    }
     step("Checking", "documentation");
-    let doc =
-        ["doc", "--quiet", "--workspace", "--exclude", "weir-ebpf", "--no-deps", "--document-private-items"];
-    shell::run(shell::cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    let mut doc = shell::cargo();
+    doc.args(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
+    shell::run(without_bpf(&mut doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     deny()
 }
 
@@ -74,6 +76,11 @@ fn deny() -> Result<()> {
     step("Checking", "licences and sources of the dependencies");
     let deny = ["--offline", "--log-level", "error", "check", "bans", "licenses", "sources"];
     shell::run(Command::new("cargo-deny").args(deny).current_dir(shell::root()))
+}
+
+/// Leaves out of a cargo command what is only built for BPF.
+fn without_bpf(cargo: &mut Command) -> &mut Command {
+    cargo.args(build::BPF_PACKAGES.iter().flat_map(|package| ["--exclude", package]))
 }
 
 /// A cargo whose tests find what was built.

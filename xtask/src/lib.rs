@@ -4,6 +4,7 @@
 //! saying so, or prints the command that does.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod budget;
 mod build;
 mod checks;
@@ -60,6 +61,8 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
+    /// Measure how fast weir is, against the kernel's own maps, plain routing and kube-proxy's rules.
+    Bench(bench::Options),
     /// Put faults into a copy of the sources, one by one, and see that the tests notice each.
     Mutants {
         /// Only the faults whose description contains this.
@@ -109,6 +112,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Lint => checks::lint()?,
         Command::Conformance { args } => return checks::conformance(&args),
         Command::Budget { update } => return budget::run(update),
+        Command::Bench(options) => return bench::run(&options),
         Command::Mutants { only, update } => return mutants::run(only.as_deref(), update),
         Command::Dist => dist::run()?,
     }

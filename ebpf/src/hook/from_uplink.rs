@@ -34,8 +34,8 @@ impl Stage for FromUplink {
                 slow::NOT_OURS => {}
                 reason => return Err(Refused(reason)),
             }
-            slow::settle();
         }
+        slow::settle();
         Ok(())
     }
 

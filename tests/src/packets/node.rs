@@ -22,7 +22,7 @@ use weir::{
 };
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
-    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, WAYS},
+    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     state::events,
 };
@@ -61,7 +61,7 @@ impl Node {
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
+            fragments: PerFamily { v4: (sets / 8).max(64), v6: (sets / 8).max(64) },
             vectors: 1 << 15,
             rules: 1 << 13,
             rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
@@ -96,6 +96,19 @@ impl Node {
 
     /// Takes the entry of IPv4 packets like these out of the flow table.
     pub fn forget(&self, packets: &Ends) -> anyhow::Result<()> {
+        self.change_set_of(packets, |set, way| set.tags[way] = FREE | way as u64)
+    }
+
+    /// Writes the entry of IPv4 packets like these into every way of its set.
+    pub fn multiply(&self, packets: &Ends) -> anyhow::Result<()> {
+        self.change_set_of(packets, |set, way| {
+            let (tag, entry) = (set.tags[way] & !TAG_WAY, set.entries[way]);
+            set.tags = std::array::from_fn(|other| tag | other as u64);
+            set.entries = [entry; WAYS];
+        })
+    }
+
+    fn change_set_of(&self, packets: &Ends, change: impl Fn(&mut FlowSet<V4>, usize)) -> anyhow::Result<()> {
         let path = Pins::new(&self.pins).map("FLOWS_V4");
         let table: Map<u32, FlowSet<V4>> = Map::new(MapFd::new(object_get(&path)?)?)?;
         let is_it = |key: &FlowKey<V4>| {
@@ -104,7 +117,7 @@ impl Node {
         };
         for (index, mut set) in table.entries()? {
             if let Some(way) = (0..WAYS).find(|way| is_it(&set.entries[*way].key)) {
-                set.tags[way] = FREE | way as u64;
+                change(&mut set, way);
                 table.put(&[(index, set)])?;
             }
         }

@@ -18,6 +18,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod processors;
 mod reject;
 mod reset;
 mod semantics;

@@ -1,4 +1,4 @@
-//! Service cases: [`run`] has every packet answered by the compiled datapath's own model, [`run_on`] sends packets.
+//! Service cases: [`run`] has every packet answered by the compiled datapath's own model, `run_on` sends packets.
 
 mod case;
 mod documents;

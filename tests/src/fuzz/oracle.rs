@@ -338,8 +338,8 @@ impl Oracle {
 impl Oracle {
     /// A source port by which the flow's answers are told from those of every other; the programs' own order.
     fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
-        const FIRST: u32 = 61000;
-        const PORTS: u32 = 65536 - FIRST;
+        const FIRST: u32 = 10_000;
+        const PORTS: u32 = 20_000;
         if flow.masqueraded {
             flow.to.src = self.node_address(flow.to.dst);
         }

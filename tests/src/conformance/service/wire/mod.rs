@@ -155,8 +155,8 @@ impl Running {
         self.tap.flush()?;
         // Again where nothing was heard, as any client would: on a busy machine a tap may miss a packet.
         for _ in 0..2 {
-            let unheard = attempts.iter().filter(|attempt| attempt.fate.is_none());
-            unheard.map(|attempt| self.send(client, &attempt.sent)).collect::<Result<()>>()?;
+            let mut unheard = attempts.iter().filter(|attempt| attempt.fate.is_none());
+            unheard.try_for_each(|attempt| self.send(client, &attempt.sent))?;
             self.tap.listen(QUIET, |seen| {
                 for attempt in attempts.iter_mut() {
                     if attempt.hears(&self.network, client, protocol, to_itself, seen) {

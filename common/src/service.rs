@@ -38,15 +38,15 @@ pub mod flags {
     pub const MASQUERADE_EXTERNAL: u32 = 1 << 4;
     /// Only clients in the service's source ranges may use the frontend; others are dropped.
     pub const SOURCE_RANGES: u32 = 1 << 5;
-    /// The service's packets from outside may be sent on before the stack.
-    pub const EDGE: u32 = 1 << 9;
-    /// Packets from outside to a backend of another node go there as they are, through a tunnel, and the backend
-    /// answers the client itself.
-    pub const DSR: u32 = 1 << 8;
     /// The ring for pods and the node is of this node's endpoints only.
     pub const INTERNAL_LOCAL: u32 = 1 << 6;
     /// The same for outside clients.
     pub const EXTERNAL_LOCAL: u32 = 1 << 7;
+    /// Packets from outside to a backend of another node go there as they are, through a tunnel, and the backend
+    /// answers the client itself.
+    pub const DSR: u32 = 1 << 8;
+    /// The service's packets from outside may be sent on before the stack.
+    pub const EDGE: u32 = 1 << 9;
 }
 
 /// Bits of the values of the `MEMBERS_*` maps.

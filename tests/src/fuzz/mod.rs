@@ -1,6 +1,7 @@
 //! Differential fuzzing: random packets through the loaded programs and through an [`Oracle`] that shares
 //! nothing with them but the compiled datapath. Verdict, reason and every byte must be the same.
 
+mod facts;
 mod generate;
 mod oracle;
 mod parse;
@@ -10,13 +11,13 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use weir::kernel::Program;
 
+use self::{
+    facts::{ends, is_answered},
+    parse::{Frame, parse},
+};
 pub use self::{
     generate::{Generator, Sent},
     oracle::{Expected, Hook, Oracle},
-};
-use self::{
-    oracle::{ends, is_answered},
-    parse::{Frame, parse},
 };
 use crate::packets::{At, Lab, wrong_answer};
 
@@ -89,8 +90,7 @@ impl Fuzz<'_> {
     /// Takes a frame through the programs that it meets.
     fn send(&mut self, sent: &Sent) -> Result<(), String> {
         let uplink = self.lab.uplink();
-        let destination = destination(&sent.frame).and_then(|to| self.oracle().interface(to));
-        let (program, at, hook) = match (sent.side, destination) {
+        let (program, at, hook) = match (sent.side, self.stack(&sent.frame)) {
             (Side::Pod(name), _) => {
                 let ifindex = self.lab.pod(name).ifindex;
                 (Program::FromPod, At { ifindex, ingress: ifindex }, Hook::FromPod(ifindex))

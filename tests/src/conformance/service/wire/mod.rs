@@ -153,22 +153,17 @@ impl Running {
             })
             .transpose()?;
         self.tap.flush()?;
-        // Again where nothing was heard, as any client would: on a busy machine a tap may miss a packet.
-        for _ in 0..2 {
-            let mut unheard = attempts.iter().filter(|attempt| attempt.fate.is_none());
-            unheard.try_for_each(|attempt| self.send(client, &attempt.sent))?;
-            self.tap.listen(QUIET, |seen| {
-                for attempt in attempts.iter_mut() {
-                    if attempt.hears(&self.network, client, protocol, to_itself, seen) {
-                        break;
-                    }
-                }
-                Ok(progress(attempts.iter().map(|attempt| attempt.fate.is_some())))
-            })?;
-            if attempts.iter().all(|attempt| attempt.fate.is_some()) {
-                break;
-            }
+        for attempt in attempts.iter() {
+            self.send(client, &attempt.sent)?;
         }
+        self.tap.listen(QUIET, |seen| {
+            for attempt in attempts.iter_mut() {
+                if attempt.hears(&self.network, client, protocol, to_itself, seen) {
+                    break;
+                }
+            }
+            Ok(progress(attempts.iter().map(|attempt| attempt.fate.is_some())))
+        })?;
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
             let mut number = [0; 4];

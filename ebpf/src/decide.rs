@@ -5,10 +5,10 @@
 use weir_common::{
     addr::Addr,
     flow::{Tuple, flags, state},
-    header::{protocol, tcp_flags},
+    header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
-    state::{State, flags::RESET_GONE, inside},
+    state::{State, inside},
 };
 
 use crate::{
@@ -18,33 +18,11 @@ use crate::{
     maps, masquerade,
     parse::Kind,
     policy::{self, Direction},
-    report, service,
+    report,
     slow::{self, GO_ON, NOT_OURS},
     tunnel, words,
     work::{End, Work},
 };
-
-/// First step for a flow whose entry is of an older revision, its way in `work`: it stays as it is where that
-/// is still right. Answers as [`choose`], or [`NOT_OURS`] when the flow is to be opened anew.
-#[inline(always)]
-pub fn revisit<F: Family>(work: &mut Work<F::Addr>) -> u32 {
-    let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    work.is_new = 0;
-    let key = &work.packet.key;
-    if key.scope != 0 && !is_behind::<F>(&key.src, key.scope) {
-        return Reason::InvalidSource as u32;
-    }
-    name_ends(work);
-    if still_served::<F>(state, work) {
-        return GO_ON;
-    }
-    let is_connection = work.packet.kind == Kind::Tcp
-        && work.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
-    if is_connection || work.path.flags & flags::REPLY != 0 {
-        return Reason::ServiceBackendGone as u32;
-    }
-    NOT_OURS
-}
 
 /// First step for a new flow: where the packet goes. Answers [`GO_ON`], [`NOT_OURS`], or the number of the
 /// reason to refuse it.
@@ -179,7 +157,7 @@ fn turn<A>(to: &mut Tuple<A>, from: &Tuple<A>) {
 /// Notes who speaks with whom, by the packet and its way. One form for both directions, so that what
 /// follows is not walked by the verifier for each.
 #[inline(always)]
-fn name_ends<A: Addr>(work: &mut Work<A>) {
+pub fn name_ends<A: Addr>(work: &mut Work<A>) {
     let Work { packet, path, client, server, front, .. } = work;
     let (here, there) = (packet.key.tuple(), &path.to);
     // SAFETY: places of one type each, all in the map.
@@ -290,22 +268,4 @@ fn lead<A>(path: &mut Path<A>, receiver: &End<A>, state: &State) {
     if receiver.ifindex != 0 {
         path.flags |= flags::TO_PEER;
     }
-}
-
-/// Whether the service that a flow was opened through still sends it to its backend. UDP leaves a backend
-/// that serves no more, as with kube-proxy; TCP stays until it is gone, or for ever where the cluster wants
-/// kube-proxy's way; SCTP stays for ever.
-#[inline(always)]
-fn still_served<F: Family>(state: &State, work: &Work<F::Addr>) -> bool {
-    let Work { packet, server, front, .. } = work;
-    let is_tcp = packet.key.protocol == u32::from(protocol::TCP);
-    let is_udp = packet.key.protocol == u32::from(protocol::UDP);
-    if !is_udp && (!is_tcp || state.flags & RESET_GONE == 0) {
-        return true;
-    }
-    // SAFETY: places in the map.
-    if front.port == server.port && unsafe { words::same(&raw const front.addr, &raw const server.addr) } {
-        return true;
-    }
-    service::keeps::<F>(front, server, packet.key.protocol, is_tcp)
 }

@@ -36,6 +36,7 @@ mod policy;
 mod reject;
 mod report;
 mod reset;
+mod revisit;
 mod rewrite;
 mod service;
 mod slow;

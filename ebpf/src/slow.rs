@@ -14,8 +14,8 @@ use crate::{
     ctx::Ctx,
     decide, deliver,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, service, tunnel,
-    words,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, revisit, service,
+    tunnel, words,
     work::{Refused, Work},
 };
 
@@ -72,11 +72,11 @@ pub fn settle() {
 /// Exports the stages of one family.
 macro_rules! stages {
     ($family:ty: $revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $answer:ident $refuse:ident) => {
-        /// [`decide::revisit`].
+        /// [`revisit::run`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $revisit() -> u32 {
-            run::<$family>(|work| decide::revisit::<$family>(work))
+            run::<$family>(|work| revisit::run::<$family>(work))
         }
 
         /// [`decide::choose`].

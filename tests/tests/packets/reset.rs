@@ -1,4 +1,5 @@
-//! TCP connections to a service whose backend is gone for good: both sides are told.
+//! Flows through a service whose backend is gone for good: both sides of a connection are told, what was never
+//! answered goes elsewhere.
 
 use weir_common::{event::kind, flow::state, header::protocol, reason::Reason};
 use weir_tests::packets::{
@@ -180,5 +181,64 @@ fn an_event_says_that_a_connection_was_reset() {
         dropped(lab.send(CLIENT, &ask.tcp(ACK)), Reason::ServiceBackendGone, "told");
         let seen: Vec<_> = lab.events().iter().map(|event| (event.kind, event.reason)).collect();
         assert_eq!(seen, [(kind::REJECT, Reason::ServiceBackendGone as u8)]);
+    });
+}
+
+/// Packets that a client sends until it is answered, through service `web` and to its own endpoint.
+fn unanswered(family: Family) -> impl Iterator<Item = (Ends, Ends, Vec<u8>)> {
+    (41_000..41_008).flat_map(move |sport| {
+        [(80, 8080), (53, 5353)].map(|(port, target)| {
+            let ask = Ends { sport, ..Ends::new(family.client, family.web, port) };
+            let there = Ends { dst: family.server.parse().unwrap(), dport: target, ..ask };
+            (ask, there, if port == 80 { ask.tcp(SYN) } else { ask.udp(b"q") })
+        })
+    })
+}
+
+#[test]
+fn what_was_never_answered_leaves_a_backend_that_serves_no_more() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            for own in [Some("ready: false, serving: false"), None] {
+                lab.forget_all();
+                lab.commit(CLUSTER);
+                for (_, there, frame) in unanswered(family) {
+                    assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &frame), "first")), there);
+                }
+                // Each stays while its backend serves, where the ring would send some elsewhere.
+                lab.commit(&cluster(Some("ready: true")));
+                for (_, there, frame) in unanswered(family) {
+                    assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &frame), "again")), there);
+                }
+                lab.commit(&cluster(own));
+                for (ask, there, frame) in unanswered(family) {
+                    let sent = through_stack(lab.send(CLIENT, &frame), "to the backend that is left");
+                    let elsewhere = Ends { dst: family.remote.parse().unwrap(), ..there };
+                    assert_eq!(read_tuple(&sent), elsewhere);
+                    let answer = if ask.dport == 80 {
+                        elsewhere.back().tcp(SYN | ACK)
+                    } else {
+                        elsewhere.back().udp(b"a")
+                    };
+                    let back = handed_over(lab.arrive(&answer), "its answer");
+                    assert_eq!(read_tuple(&back), ask.back());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_under_way_is_not_too_late() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            lab.commit(CLUSTER);
+            let ask = Ends::new(family.client, family.web, 80);
+            let there = Ends { dst: family.server.parse().unwrap(), dport: 8080, ..ask };
+            handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "there");
+            lab.commit(&cluster(Some("ready: false, serving: false")));
+            handed_over(lab.send(SERVER, &there.back().tcp(SYN | ACK)), "back");
+            handed_over(lab.send(CLIENT, &ask.tcp(ACK)), "established");
+        }
     });
 }

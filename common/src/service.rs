@@ -58,6 +58,8 @@ pub mod member {
     pub const CLUSTER: u32 = 1 << 1;
     /// It is in the service port's ring of this node's endpoints.
     pub const LOCAL: u32 = 1 << 2;
+    /// It serves and its health checks do not fail: what it has not answered yet may wait for it.
+    pub const SOUND: u32 = 1 << 3;
 }
 
 /// Value of the `FRONTENDS_*` maps.

@@ -4,6 +4,7 @@ use weir_common::{
     flow::{flags, state},
     header::{protocol, tcp_flags},
     reason::Reason,
+    service::member,
     state::{State, flags::RESET_GONE},
 };
 
@@ -45,22 +46,25 @@ fn goes_on<A>(packet: &Packet<A>) -> bool {
 }
 
 /// Whether the service that a flow was opened through still sends it to its backend. UDP leaves a backend
-/// that serves no more, as with kube-proxy, and so does what was never answered, such as a SYN that is sent
-/// again. TCP stays until the backend is gone, or for ever where the cluster wants kube-proxy's way; SCTP
-/// stays for ever.
+/// that serves no more, as with kube-proxy. What was never answered, such as a SYN that is sent again, leaves one
+/// that fails its checks as well. TCP stays until the backend is gone, or for ever where the cluster wants
+/// kube-proxy's way; SCTP stays for ever.
 #[inline(always)]
-fn still_served<F: Family>(state: &State, work: &Work<F::Addr>) -> bool {
-    let Work { packet, path, server, front, .. } = work;
+fn still_served<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
+    let Work { packet, path, server, front, cursor, .. } = work;
     let is_tcp = packet.key.protocol == u32::from(protocol::TCP);
     let is_udp = packet.key.protocol == u32::from(protocol::UDP);
     let is_unanswered = path.state == state::OPENING && !goes_on(packet);
-    let has_end = !is_udp && !is_unanswered;
-    if has_end && (!is_tcp || state.flags & RESET_GONE == 0) {
+    // Who is sound serves.
+    cursor.set(u32::from(is_unanswered) * member::SOUND | u32::from(is_udp) * member::SERVES);
+    // Through memory: from here the verifier walks one way and not one for each number.
+    let needed = cursor.get();
+    if needed == 0 && (!is_tcp || state.flags & RESET_GONE == 0) {
         return true;
     }
     // SAFETY: places in the map.
     if front.port == server.port && unsafe { words::same(&raw const front.addr, &raw const server.addr) } {
         return true;
     }
-    service::keeps::<F>(front, server, packet.key.protocol, has_end)
+    service::keeps::<F>(front, server, packet.key.protocol, needed)
 }

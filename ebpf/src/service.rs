@@ -125,14 +125,13 @@ pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static 
     F::rings().get(ring.offset + slot)
 }
 
-/// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it serves, or, for
-/// such as come to an end of their own (`has_end`), while it is there at all. Where the service itself is
-/// gone, these stay too: nothing says then what became of its backends.
+/// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it has the bits
+/// `needed` of [`member`], or, where none is, while it is there at all. Where the service itself is gone, these
+/// stay too: nothing says then what became of its backends.
 #[inline(always)]
-pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32, has_end: bool) -> bool {
+pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32, needed: u32) -> bool {
     let key = FrontendKey { addr: front.addr, port: front.port, protocol: protocol as u16 };
-    let Some(service) = F::frontend(key) else { return has_end };
+    let Some(service) = F::frontend(key) else { return needed == 0 };
     let backend = Backend { addr: back.addr, port: back.port, reserved: 0 };
-    let is = F::member(MemberKey { service: service.id, backend });
-    if has_end { is & NO_MEMBER == 0 } else { is & member::SERVES != 0 }
+    F::member(MemberKey { service: service.id, backend }) & (NO_MEMBER | needed) == needed
 }

@@ -9,7 +9,7 @@ use weir_common::{
     policy::Protocol,
 };
 
-use super::Connection;
+use super::{Connection, State};
 use crate::datapath::{
     self, Backend, Datapath, Direction, Frontend, Origin, Ring, RuleId,
     services::{Packet, Verdict},
@@ -84,12 +84,16 @@ impl Connection {
         Frontend { address: self.frontend.ip(), port: self.frontend.port(), protocol: self.protocol }
     }
 
-    /// UDP stays only with an endpoint that still serves. Connections stay with one that has left.
+    /// UDP stays only with an endpoint that still serves, and what was never answered only with a sound one.
+    /// Connections stay with one that has left.
     fn keeps_server(&self, datapath: &Datapath) -> bool {
         let backend = Backend { address: self.server.ip(), port: self.server.port() };
-        self.protocol != protocol::UDP
-            || !self.is_translated()
-            || datapath.frontends.get(&self.to()).is_some_and(|service| service.serves(backend))
+        let service = datapath.frontends.get(&self.to());
+        match self.state {
+            _ if !self.is_translated() => true,
+            State::Opening => service.is_some_and(|service| service.is_sound(backend)),
+            _ => self.protocol != protocol::UDP || service.is_some_and(|service| service.serves(backend)),
+        }
     }
 
     /// Whether it is reset: its backend is no endpoint of the service any more.
@@ -98,6 +102,7 @@ impl Connection {
         let service = datapath.frontends.get(&self.to());
         datapath.reset_gone
             && self.protocol == protocol::TCP
+            && self.state != State::Opening
             && self.is_translated()
             && service.is_some_and(|service| !service.members.contains_key(&backend))
     }

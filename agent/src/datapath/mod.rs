@@ -237,7 +237,8 @@ pub struct Service {
     /// The port of every backend of a service that is forwarded by DSR, whose packets do not name it.
     pub target_port: u16,
     /// Every endpoint of the service port, with bits of [`weir_common::service::member`]. A UDP flow to one
-    /// that does not serve is decided again at its next packet; TCP and SCTP flows stay.
+    /// that does not serve is decided again at its next packet, and so is what one that is not sound has not
+    /// answered; TCP and SCTP flows stay.
     pub members: Arc<BTreeMap<Backend, u32>>,
     /// Clients that may use this frontend, checked before anything else; empty: everyone.
     pub source_ranges: Vec<IpNet>,
@@ -249,7 +250,16 @@ pub struct Service {
 impl Service {
     /// Whether live flows of every protocol may stay with an endpoint.
     pub fn serves(&self, backend: Backend) -> bool {
-        self.members.get(&backend).is_some_and(|bits| bits & member::SERVES != 0)
+        self.is_member(backend, member::SERVES)
+    }
+
+    /// Whether flows that it has not answered may wait for an endpoint.
+    pub fn is_sound(&self, backend: Backend) -> bool {
+        self.is_member(backend, member::SOUND)
+    }
+
+    fn is_member(&self, backend: Backend, bit: u32) -> bool {
+        self.members.get(&backend).is_some_and(|bits| bits & bit != 0)
     }
 }
 

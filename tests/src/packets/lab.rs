@@ -10,7 +10,7 @@ use std::{
 
 use weir::{
     cluster::{Cluster, Objects},
-    compile::{Numbers, compile},
+    compile::{Numbers, Unhealthy, compile_with},
     datapath::Datapath,
     kernel::{Flow, Program},
     manifest,
@@ -120,6 +120,15 @@ impl Lab {
 
     /// The same, where it may be refused: then it is as if it had not been tried.
     pub fn try_commit(&mut self, manifest: &str) -> anyhow::Result<()> {
+        self.try_commit_with(manifest, &Unhealthy::default())
+    }
+
+    /// Brings a cluster into force while these backends fail their checks.
+    pub fn commit_with(&mut self, manifest: &str, unhealthy: &Unhealthy) {
+        self.try_commit_with(manifest, unhealthy).expect("a commit");
+    }
+
+    fn try_commit_with(&mut self, manifest: &str, unhealthy: &Unhealthy) -> anyhow::Result<()> {
         let cluster = cluster(manifest);
         let mut interfaces = BTreeMap::new();
         for (name, pod) in &cluster.pods {
@@ -130,7 +139,7 @@ impl Lab {
             interfaces.extend(pod.addresses.iter().map(|address| (*address, interface)));
         }
         let mut numbers = self.numbers.clone();
-        let datapath = compile(&cluster, &self.name, &mut numbers)?;
+        let datapath = compile_with(&cluster, &self.name, unhealthy, &mut numbers)?;
         self.node.kernel_mut().commit(&datapath, &interfaces)?;
         numbers.retain(&datapath);
         (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);

@@ -1,6 +1,10 @@
 //! Flows through a service whose backend is gone for good: both sides of a connection are told, what was never
 //! answered goes elsewhere.
 
+use weir::{
+    cluster::Name,
+    datapath::{Backend, Target},
+};
 use weir_common::{event::kind, flow::state, header::protocol, reason::Reason};
 use weir_tests::packets::{
     Ends, Lab, fragment_v4, fragment_v6, ip, ip_chain_v6, ip_options_v4, read_tuple, wrong_checksums,
@@ -184,15 +188,23 @@ fn an_event_says_that_a_connection_was_reset() {
     });
 }
 
-/// Packets that a client sends until it is answered, through service `web` and to its own endpoint.
-fn unanswered(family: Family) -> impl Iterator<Item = (Ends, Ends, Vec<u8>)> {
+/// Packets that a client sends through service `web` until it is answered, each with its backend's port.
+fn unanswered(family: Family) -> impl Iterator<Item = (Ends, u16, Vec<u8>)> {
     (41_000..41_008).flat_map(move |sport| {
         [(80, 8080), (53, 5353)].map(|(port, target)| {
             let ask = Ends { sport, ..Ends::new(family.client, family.web, port) };
-            let there = Ends { dst: family.server.parse().unwrap(), dport: target, ..ask };
-            (ask, there, if port == 80 { ask.tcp(SYN) } else { ask.udp(b"q") })
+            (ask, target, if port == 80 { ask.tcp(SYN) } else { ask.udp(b"q") })
         })
     })
+}
+
+/// All of them are sent on to this endpoint of service `web`, none to the other.
+fn check_sent_to(lab: &Lab, family: Family, server: &str) {
+    for (ask, target, frame) in unanswered(family) {
+        let verdict = lab.send(CLIENT, &frame);
+        let there = Ends { dst: server.parse().unwrap(), dport: target, ..ask };
+        assert_eq!(read_tuple(&verdict.expect("it passes").frame), there);
+    }
 }
 
 #[test]
@@ -202,28 +214,43 @@ fn what_was_never_answered_leaves_a_backend_that_serves_no_more() {
             for own in [Some("ready: false, serving: false"), None] {
                 lab.forget_all();
                 lab.commit(CLUSTER);
-                for (_, there, frame) in unanswered(family) {
-                    assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &frame), "first")), there);
-                }
-                // Each stays while its backend serves, where the ring would send some elsewhere.
+                check_sent_to(lab, family, family.server);
+                // It stays while its backend serves, where the ring would send some elsewhere.
                 lab.commit(&cluster(Some("ready: true")));
-                for (_, there, frame) in unanswered(family) {
-                    assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &frame), "again")), there);
-                }
+                check_sent_to(lab, family, family.server);
                 lab.commit(&cluster(own));
-                for (ask, there, frame) in unanswered(family) {
-                    let sent = through_stack(lab.send(CLIENT, &frame), "to the backend that is left");
-                    let elsewhere = Ends { dst: family.remote.parse().unwrap(), ..there };
-                    assert_eq!(read_tuple(&sent), elsewhere);
-                    let answer = if ask.dport == 80 {
-                        elsewhere.back().tcp(SYN | ACK)
-                    } else {
-                        elsewhere.back().udp(b"a")
-                    };
-                    let back = handed_over(lab.arrive(&answer), "its answer");
-                    assert_eq!(read_tuple(&back), ask.back());
+                check_sent_to(lab, family, family.remote);
+                for (ask, target, _) in unanswered(family) {
+                    let there = Ends { dst: family.remote.parse().unwrap(), dport: target, ..ask };
+                    let answer =
+                        if target == 8080 { there.back().tcp(SYN | ACK) } else { there.back().udp(b"a") };
+                    assert_eq!(read_tuple(&handed_over(lab.arrive(&answer), "its answer")), ask.back());
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn what_was_never_answered_leaves_a_backend_that_fails_its_checks() {
+    on_node(|lab| {
+        let failing = |server: &str| Target {
+            service: Name { namespace: "t".to_owned(), name: "web".to_owned() },
+            backend: Backend { address: server.parse().unwrap(), port: 8080 },
+        };
+        for family in FAMILIES {
+            lab.commit(CLUSTER);
+            let answered = connect(lab, family).0;
+            let ask = Ends::new(family.client, family.web, 80);
+            let goes_to = |lab: &Lab| {
+                read_tuple(&lab.send(CLIENT, &ask.tcp(SYN)).expect("it passes").frame).dst.to_string()
+            };
+            assert_eq!(goes_to(lab), family.server);
+            lab.commit_with(&cluster(Some("ready: true")), &[failing(family.remote)].into());
+            assert_eq!(goes_to(lab), family.server);
+            lab.commit_with(&cluster(Some("ready: true")), &[failing(family.server)].into());
+            assert_eq!(goes_to(lab), family.remote);
+            handed_over(lab.send(CLIENT, &answered.tcp(ACK)), "a connection stays");
         }
     });
 }

@@ -55,6 +55,11 @@ impl Usable {
                 *members.entry(*backend).or_default() |= bit | member::SERVES;
             }
         }
+        for (backend, bits) in &mut members {
+            if *bits & member::SERVES != 0 && !failing.has(*backend) {
+                *bits |= member::SOUND;
+            }
+        }
         Self { cluster, local, members: Arc::new(members) }
     }
 }

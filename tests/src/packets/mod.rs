@@ -16,4 +16,4 @@ pub use build::{
 pub use check::{is_port_unreachable, read_tuple, wrong_answer, wrong_checksums};
 pub use lab::{Answered, Lab, Passed, ROUTER_MAC, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
-pub use node::{At, Node, object};
+pub use node::{At, Node, Programs, object};

@@ -7,7 +7,10 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -43,9 +46,13 @@ pub struct At {
 pub struct Node {
     /// Closed before the pins are removed.
     kernel: Option<Kernel>,
-    programs: BTreeMap<Program, OwnedFd>,
+    programs: Programs,
     pins: PathBuf,
 }
+
+/// The programs of a node, for other threads to run them while it is changed.
+#[derive(Clone, Debug, Default)]
+pub struct Programs(Arc<BTreeMap<Program, OwnedFd>>);
 
 impl Node {
     /// Loads the programs in the network namespace of this thread, with flow tables of `sets` sets, a power of
@@ -77,10 +84,13 @@ impl Node {
             events,
         };
         let kernel = Kernel::open(&object()?, &options)?;
-        let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
+        // Made first, for its pins to be removed should the rest fail.
+        let mut node = Self { kernel: Some(kernel), programs: Programs::default(), pins };
+        let mut programs = BTreeMap::new();
         for (program, info) in node.kernel().programs() {
-            node.programs.insert(program, info.fd()?.as_fd().try_clone_to_owned()?);
+            programs.insert(program, info.fd()?.as_fd().try_clone_to_owned()?);
         }
+        node.programs = Programs(Arc::new(programs));
         Ok(node)
     }
 
@@ -134,13 +144,25 @@ impl Node {
         forget_fragments::<V6>(open("FRAGMENTS_V6")?)
     }
 
+    /// Its programs.
+    pub fn programs(&self) -> Programs {
+        self.programs.clone()
+    }
+
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
-        self.run_marked(program, at, 0, frame)
+        self.programs.run(program, at, 0, frame)
     }
 
     /// Runs a program on a frame that has a mark.
     pub fn run_marked(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
+        self.programs.run(program, at, mark, frame)
+    }
+}
+
+impl Programs {
+    /// Runs one of them on a frame that has a mark.
+    pub fn run(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
         let packet = Packet {
             data: frame,
             ifindex: at.ifindex,
@@ -149,7 +171,7 @@ impl Node {
             ..Packet::default()
         };
         let run = if program == Program::Edge { test_run_xdp } else { test_run };
-        let ran = run(self.programs[&program].as_fd(), &packet);
+        let ran = run(self.0[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
 }
@@ -177,7 +199,7 @@ where
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.programs.clear();
+        self.programs = Programs::default();
         self.kernel = None;
         for error in detach_all(&self.pins) {
             eprintln!("left behind: {error}");

@@ -9,6 +9,7 @@ mod edge;
 mod exposed;
 mod extensions;
 mod external;
+mod flips;
 mod flows;
 mod fragments;
 mod frames;

@@ -182,7 +182,7 @@ pub fn name_ends<A: Addr>(work: &mut Work<A>) {
 fn open<F: Family>(ctx: &Ctx, hook: u32, state: &State, work: &mut Work<F::Addr>) -> u32 {
     let is_node = hook == Hook::ToUplink as u32 || hook == Hook::ToPod as u32 && ctx.ingress_ifindex() == 0;
     work.path.flags = if is_node { flags::FROM_NODE } else { 0 };
-    let served = if hook == Hook::ToPod as u32 { NOT_OURS } else { F::serve(hook) };
+    let served = if hook == Hook::ToPod as u32 { NOT_OURS } else { F::serve(ctx, hook) };
     slow::settle();
     let is_uplink = hook == Hook::FromUplink as u32 || hook == Hook::ToUplink as u32;
     if is_uplink && served == NOT_OURS {

@@ -64,7 +64,7 @@ pub trait Family: Sized {
     /// [`crate::flow::insert`], see [`crate::slow`].
     fn insert() -> bool;
     /// [`crate::service::serve`], see [`crate::slow`].
-    fn serve(hook: u32) -> u32;
+    fn serve(ctx: &Ctx, hook: u32) -> u32;
     /// [`crate::affinity::choose`], see [`crate::slow`].
     fn balance(service: &Service, ring: Ring, set: u32) -> bool;
     /// [`crate::masquerade::allot`], see [`crate::slow`].
@@ -206,8 +206,8 @@ macro_rules! family_maps {
             slow::hear(slow::$insert()) == slow::GO_ON
         }
         #[inline(always)]
-        fn serve(hook: u32) -> u32 {
-            slow::hear(slow::$serve(hook))
+        fn serve(ctx: &Ctx, hook: u32) -> u32 {
+            slow::hear(slow::$serve(ctx.as_ptr(), hook))
         }
         #[inline(always)]
         fn allot() -> u32 {

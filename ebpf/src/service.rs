@@ -10,6 +10,7 @@ use weir_common::{
 };
 
 use crate::{
+    ctx::Ctx,
     family::{Family, NO_MEMBER},
     parse::{Kind, Packet},
     slow::{self, GO_ON, NOT_OURS},
@@ -27,14 +28,18 @@ pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
 /// they get the node's address. Answers [`GO_ON`], [`NOT_OURS`] when it is for none, or the number of the
 /// reason to refuse it.
 #[inline(always)]
-pub fn serve<F: Family>(hook: u32, work: &mut Work<F::Addr>) -> u32 {
+pub fn serve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     if hook == Hook::FromUplink as u32 && work.is_tunnelled != 0 {
         let Work { packet, path, tunnelled_to, .. } = work;
         return tunnel::accept::<F>(packet, path, tunnelled_to);
     }
     let key = &work.packet.key;
     match find::<F>(key) {
-        Some(service) => translate::<F>(*service, work),
+        // Before a backend is chosen: the service may remember it for the source address.
+        Some(service) => match F::check_ends(ctx, hook) {
+            GO_ON => translate::<F>(*service, work),
+            reason => reason,
+        },
         None if hook == Hook::FromPod as u32 || opens(&work.packet) => unserved::<F>(key),
         None => NOT_OURS,
     }

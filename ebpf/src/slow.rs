@@ -105,9 +105,9 @@ macro_rules! stages {
         /// [`service::serve`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $serve(hook: u32) -> u32 {
+        pub extern "C" fn $serve(skb: *mut __sk_buff, hook: u32) -> u32 {
             let hook = hear(hook);
-            run::<$family>(|work| service::serve::<$family>(hook, work))
+            run::<$family>(|work| service::serve::<$family>(&Ctx::new(skb), hook, work))
         }
 
         /// [`affinity::choose`]. Answers [`GO_ON`], or [`NOT_OURS`] where there is no backend.

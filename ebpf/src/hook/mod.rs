@@ -135,6 +135,7 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
     match work.packet.kind {
         Kind::Neighbour => return S::neighbour::<F>(ctx),
         Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
+            slow::GO_ON if S::goes_round(work) => return Err(Reason::IcmpUnrelated.into()),
             slow::GO_ON => {}
             _ if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
             reason => return Err(Refused(reason)),

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::FlowKey,
-    reason::Reason,
 };
 
 use super::{
@@ -45,12 +44,6 @@ pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
 /// Addresses and ports of a packet.
 pub(super) fn ends(packet: &Packet) -> Ends {
     Ends { src: packet.src, dst: packet.dst, sport: packet.sport, dport: packet.dport }
-}
-
-/// Whether the sender of a frame that is refused for this reason is told.
-pub(super) fn is_answered(packet: &Packet, frame: &[u8], reason: Reason) -> bool {
-    let is_rejected = matches!(reason, Reason::ServiceNoBackend | Reason::ServicePortUnknown);
-    is_rejected && frame[0] & 1 == 0 && !is_martian(packet.src)
 }
 
 pub(super) fn is_link_local(address: IpAddr) -> bool {

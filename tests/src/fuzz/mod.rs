@@ -1,31 +1,44 @@
 //! Differential fuzzing: random packets through the loaded programs and through an [`Oracle`] that shares
 //! nothing with them but the compiled datapath. Verdict, reason and every byte must be the same.
 
+mod answer;
+mod epochs;
 mod facts;
 mod generate;
 mod oracle;
 mod parse;
 mod rewrite;
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use weir::kernel::Program;
 
-use self::{
-    facts::{ends, is_answered},
-    parse::{Frame, parse},
-};
+use self::rewrite::Change;
 pub use self::{
+    epochs::CLUSTER,
     generate::{Generator, Sent},
     oracle::{Expected, Hook, Oracle},
 };
-use crate::packets::{At, Lab, wrong_answer};
-
-/// The cluster that the packets are judged by.
-pub const CLUSTER: &str = include_str!("cluster.yaml");
+use self::{
+    epochs::clusters,
+    facts::ends,
+    parse::{Frame, parse},
+};
+use crate::packets::{At, Lab, ip_command};
 
 /// After so many packets the flow tables are emptied, before a set of theirs may be full.
 const ROUND: u64 = 4_000;
+/// And after so long, before a flow may end by itself: the model knows no time.
+const ROUND_TIME: Duration = Duration::from_secs(20);
+/// Packets from one change of the cluster to the next.
+const EPOCH: u64 = 450;
+/// How long the kernel takes to report the multicast groups of an interface that comes up.
+const REPORTS: Duration = Duration::from_secs(3);
 
 /// Where a packet turns up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +64,12 @@ pub struct Tally {
     pub redirected: u64,
     /// Changed on the way.
     pub changed: u64,
+    /// Sent on at the edge.
+    pub edge: u64,
+    /// Put into a tunnel, or taken out of one.
+    pub tunnelled: u64,
+    /// Of flows that an earlier datapath decided, by both.
+    pub revisited: u64,
 }
 
 /// Sends `count` packets of this seed, in a laboratory on the first node of [`CLUSTER`].
@@ -58,15 +77,37 @@ pub struct Tally {
 /// # Errors
 /// The first difference, with all that is needed to see it again.
 pub fn run(lab: &mut Lab, seed: u64, count: u64) -> Result<Tally, String> {
-    let mut fuzz = Fuzz { lab, oracle: None, generator: Generator::new(seed), tally: Tally::default() };
+    connect(lab);
+    let mut fuzz = Fuzz {
+        lab,
+        oracle: None,
+        generator: Generator::new(seed),
+        tally: Tally::default(),
+        begun: Instant::now(),
+    };
+    let clusters = clusters();
     for number in 0..count {
-        if number % ROUND == 0 {
+        if number % ROUND == 0 || fuzz.begun.elapsed() > ROUND_TIME {
             fuzz.start_over();
+        }
+        if number % EPOCH == 0 {
+            fuzz.apply(&clusters[(number / EPOCH) as usize % clusters.len()]);
         }
         let sent = fuzz.generator.packet();
         fuzz.send(&sent).map_err(|difference| describe(seed, number, &sent, &difference))?;
     }
+    fuzz.tally.revisited += fuzz.oracle().revisited();
     Ok(fuzz.tally)
+}
+
+/// Gives the node a way to everybody: the edge asks for it.
+fn connect(lab: &Lab) {
+    lab.route_out();
+    for (address, _) in lab.interfaces() {
+        // Not by the uplink.
+        ip_command(&format!("route add {address} dev lo"));
+    }
+    thread::sleep(REPORTS);
 }
 
 struct Fuzz<'l> {
@@ -74,13 +115,24 @@ struct Fuzz<'l> {
     oracle: Option<Oracle>,
     generator: Generator,
     tally: Tally,
+    /// When the round began.
+    begun: Instant,
 }
 
 impl Fuzz<'_> {
     fn start_over(&mut self) {
         self.lab.forget_all();
+        self.lab.forget_clients();
         let pods = self.lab.interfaces().map(|(address, pod)| (address, (pod.ifindex, pod.mac))).collect();
-        self.oracle = Some(Oracle::new(self.lab.datapath().clone(), pods));
+        let old = self.oracle.replace(Oracle::new(self.lab.datapath().clone(), pods));
+        self.tally.revisited += old.map_or(0, |old| old.revisited());
+        self.begun = Instant::now();
+    }
+
+    fn apply(&mut self, cluster: &str) {
+        self.lab.commit(cluster);
+        let datapath = self.lab.datapath().clone();
+        self.oracle().apply(datapath);
     }
 
     const fn oracle(&mut self) -> &mut Oracle {
@@ -90,6 +142,9 @@ impl Fuzz<'_> {
     /// Takes a frame through the programs that it meets.
     fn send(&mut self, sent: &Sent) -> Result<(), String> {
         let uplink = self.lab.uplink();
+        if sent.side == Side::Uplink && self.meet_edge(&sent.frame)? {
+            return Ok(());
+        }
         let (program, at, hook) = match (sent.side, self.stack(&sent.frame)) {
             (Side::Pod(name), _) => {
                 let ifindex = self.lab.pod(name).ifindex;
@@ -111,6 +166,29 @@ impl Fuzz<'_> {
         Ok(())
     }
 
+    /// Takes a frame through the edge, and compares; whether it was sent on.
+    fn meet_edge(&mut self, frame: &[u8]) -> Result<bool, String> {
+        let expected = self.oracle().meet_edge(frame);
+        match (expected, self.lab.meet_edge(frame)) {
+            (None, None) => Ok(false),
+            (Some(change), Some(sent)) => {
+                self.compare("edge", &change, frame, &sent)?;
+                self.tally.edge += 1;
+                self.remember(true, Hook::FromUplink, &sent);
+                Ok(true)
+            }
+            (expected, sent) => Err(format!("edge: expected {expected:?}, got {sent:02x?}")),
+        }
+    }
+
+    fn compare(&mut self, hook: &str, change: &Change, frame: &[u8], passed: &[u8]) -> Result<(), String> {
+        self.tally.changed += u64::from(!change.is_none());
+        self.tally.tunnelled += u64::from(change.is_of_tunnel());
+        change
+            .check(frame, passed)
+            .map_err(|wrong| format!("{hook}: {wrong}\nout {}\nexpected {change:?}", hex(passed)))
+    }
+
     /// The interface that the node's stack routes a packet to, if that is a pod's.
     fn stack(&mut self, frame: &[u8]) -> Option<u32> {
         self.oracle().interface(destination(frame)?)
@@ -124,10 +202,6 @@ impl Fuzz<'_> {
         hook: Hook,
         frame: &[u8],
     ) -> Result<Option<Vec<u8>>, String> {
-        let packet = match parse(frame) {
-            Ok(Frame::Ip(packet)) => Some(packet),
-            _ => None,
-        };
         let expected = self.oracle().judge(hook, frame);
         let verdict = self.lab.judge(program, at, frame);
         self.tally.judged += 1;
@@ -136,16 +210,13 @@ impl Fuzz<'_> {
                 self.tally.dropped += 1;
                 let answer = self.lab.answer().map(|answer| answer.frame);
                 self.tally.answered += u64::from(answer.is_some());
-                let is_due = packet.is_some_and(|packet| is_answered(&packet, frame, reason));
-                wrong_answer(frame, answer.as_deref(), is_due)
+                let frame = self.oracle().inner(hook, frame);
+                answer::wrong(&frame, reason, answer.as_deref())
                     .map_or(Ok(None), |wrong| Err(format!("{hook:?}: {reason:?}: {wrong}")))
             }
             (Expected::Passed { redirected, change }, Ok(passed)) if redirected == passed.is_redirected => {
-                change.check(frame, &passed.frame, packet.as_ref()).map_err(|wrong| {
-                    format!("{hook:?}: {wrong}\nout {}\nexpected {change:?}", hex(&passed.frame))
-                })?;
+                self.compare(&format!("{hook:?}"), &change, frame, &passed.frame)?;
                 self.tally.redirected += u64::from(redirected);
-                self.tally.changed += u64::from(!change.is_none());
                 self.remember(redirected, hook, &passed.frame);
                 Ok((!redirected).then_some(passed.frame))
             }

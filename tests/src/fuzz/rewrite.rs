@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::Range};
 
-use super::parse::{ETH, Packet, be16};
+use super::parse::{ETH, Frame, Packet, be16, parse};
 use crate::packets::{Ends, wrong_checksums};
 
 /// A checksum, and what it covers beside itself.
@@ -29,6 +29,17 @@ pub struct Change {
     pub takes_hop: bool,
     /// Bytes that only a checksum over all of the packet can tell about.
     pub(super) free: Option<Range<usize>>,
+    /// Length of the header of a tunnel that is taken off first.
+    pub(super) taken_off: usize,
+    /// The tunnel that all of it goes into.
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+/// From where to where the packets of a tunnel go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tunnel {
+    pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
 }
 
 impl Change {
@@ -40,6 +51,8 @@ impl Change {
         any_mac: false,
         takes_hop: false,
         free: None,
+        taken_off: 0,
+        tunnel: None,
     };
 
     /// Whether the packet stays as it is.
@@ -47,11 +60,30 @@ impl Change {
         self.writes.is_empty()
     }
 
-    /// What is wrong with `after`, which `before` became; `packet` is what the frame carries.
+    /// Whether a tunnel begins or ends.
+    pub fn is_of_tunnel(&self) -> bool {
+        self.taken_off != 0 || self.tunnel.is_some()
+    }
+
+    /// The same of a packet from which the header of a tunnel of `header` bytes has been taken.
+    pub(super) fn out_of_tunnel(self, header: usize) -> Self {
+        Self { taken_off: header, ..self }
+    }
+
+    /// What is wrong with `after`, which the frame `before` became.
     ///
     /// # Errors
     /// In words.
-    pub fn check(&self, before: &[u8], after: &[u8], packet: Option<&Packet>) -> Result<(), String> {
+    pub fn check(&self, before: &[u8], after: &[u8]) -> Result<(), String> {
+        let before = &[&before[..ETH], &before[ETH + self.taken_off..]].concat()[..];
+        let packet = match parse(before) {
+            Ok(Frame::Ip(packet)) => Some(packet),
+            _ => None,
+        };
+        let after = &match &self.tunnel {
+            Some(tunnel) => tunnel.unwrap(before, after)?,
+            None => after.to_vec(),
+        }[..];
         let mut expected = before.to_vec();
         if let Some(mac) = self.mac {
             expected.copy_within(..6, 6);
@@ -61,7 +93,7 @@ impl Change {
             expected[*at..*at + bytes.len()].copy_from_slice(bytes);
         }
         let mut checks = self.checks.clone();
-        if let Some(packet) = packet.filter(|_| self.takes_hop) {
+        if let Some(packet) = packet.as_ref().filter(|_| self.takes_hop) {
             expected[ETH + if packet.src.is_ipv4() { 8 } else { 7 }] -= 1;
             if packet.src.is_ipv4() {
                 checks.push(of_header(packet));
@@ -86,6 +118,36 @@ impl Change {
             true => wrong_checksums(after).first().map_or(Ok(()), |wrong| Err(wrong.clone())),
             false => Ok(()),
         }
+    }
+}
+
+impl Tunnel {
+    /// Takes the header of the tunnel off the frame that `before` became.
+    fn unwrap(self, before: &[u8], after: &[u8]) -> Result<Vec<u8>, String> {
+        let (inner, addresses) =
+            (&before[ETH..], octets(&Ends { src: self.from, dst: self.to, sport: 0, dport: 0 }));
+        let header = if self.to.is_ipv4() { 20 } else { 40 };
+        let outer = after.get(ETH..ETH + header).ok_or("too short for a tunnel")?;
+        let mut expected = match header {
+            20 => {
+                let len = (be16(inner, 2) + 20).to_be_bytes();
+                vec![0x45, inner[1] & 0xfc, len[0], len[1], 0, 0, 0x40, 0, 64, 4, outer[10], outer[11]]
+            }
+            _ => {
+                let class = (inner[0] << 4 | inner[1] >> 4) & 0xfc;
+                let len = (be16(inner, 4) + 40).to_be_bytes();
+                vec![0x60 | class >> 4, class << 4, 0, 0, len[0], len[1], 41, 64]
+            }
+        };
+        expected.extend(addresses);
+        if outer != expected {
+            return Err(format!("a tunnel's header {outer:02x?} instead of {expected:02x?}"));
+        }
+        let sum = (0..header).step_by(2).fold(0, |sum, at| (sum + u32::from(be16(outer, at))) % 0xffff);
+        if header == 20 && sum != 0 {
+            return Err("the checksum of the tunnel's header".to_owned());
+        }
+        Ok([&after[..ETH], &after[ETH + header..]].concat())
     }
 }
 

@@ -324,6 +324,11 @@ impl Lab {
         self.node.forget_all().expect("the tables can be written");
     }
 
+    /// Empties the tables of clients that services remember.
+    pub fn forget_clients(&self) {
+        self.node.forget_clients().expect("the tables can be written");
+    }
+
     /// Every flow in the table.
     pub fn flows(&self) -> Vec<Flow> {
         self.node.kernel().flows().expect("the flow table").iter().collect()

@@ -27,6 +27,7 @@ use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
+    service::{Affinity, AffinityKey},
     state::events,
 };
 
@@ -66,12 +67,14 @@ impl Node {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
+        // Who has many flows has large rings, two of each while one is changed for the other.
+        let rings = (sets * 32).max(1 << 18);
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
             fragments: PerFamily { v4: (sets / 8).max(64), v6: (sets / 8).max(64) },
             vectors: 1 << 15,
             rules: 1 << 13,
-            rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
+            rings: PerFamily { v4: rings, v6: rings },
             events: 1 << 16,
             ..Sizes::default()
         };
@@ -140,8 +143,16 @@ impl Node {
         let open = |name: &str| MapFd::new(object_get(&pins.map(name))?);
         forget_flows::<V4>(open("FLOWS_V4")?)?;
         forget_flows::<V6>(open("FLOWS_V6")?)?;
-        forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
-        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+        forget::<FragmentKey<V4>, Fragment>(open("FRAGMENTS_V4")?)?;
+        forget::<FragmentKey<V6>, Fragment>(open("FRAGMENTS_V6")?)
+    }
+
+    /// Empties the tables of clients that services remember.
+    pub fn forget_clients(&self) -> anyhow::Result<()> {
+        let pins = Pins::new(&self.pins);
+        let open = |name: &str| MapFd::new(object_get(&pins.map(name))?);
+        forget::<AffinityKey<V4>, Affinity<V4>>(open("AFFINITY_V4")?)?;
+        forget::<AffinityKey<V6>, Affinity<V6>>(open("AFFINITY_V6")?)
     }
 
     /// Its programs.
@@ -188,11 +199,8 @@ where
     Ok(table.put(&used)?)
 }
 
-fn forget_fragments<A: Addr>(map: MapFd) -> anyhow::Result<()>
-where
-    FragmentKey<A>: Plain,
-{
-    let table: Map<FragmentKey<A>, Fragment> = Map::new(map)?;
+fn forget<K: Plain, V: Plain>(map: MapFd) -> anyhow::Result<()> {
+    let table: Map<K, V> = Map::new(map)?;
     let known: Vec<_> = table.entries()?.into_iter().map(|(key, _)| key).collect();
     Ok(table.delete(&known)?)
 }

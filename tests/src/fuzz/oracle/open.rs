@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use weir::datapath::{
     Connection, Frontend, Origin, RuleOrigin,
-    services::{Packet as Call, Verdict},
+    services::{Client, Packet as Call, Verdict},
 };
 use weir_common::{
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
     reason::Reason,
+    service::flags,
 };
 
 use super::{
@@ -17,57 +17,60 @@ use super::{
         facts::{ends, hash, is_martian, slot},
         parse::{Kind, Packet},
     },
-    ACK, Flow, Hook, Oracle, SYN, State, TCP,
+    ACK, Flow, Hook, Oracle, SYN, TCP,
 };
 use crate::packets::Ends;
 
 impl Oracle {
-    /// Where a new flow goes.
-    pub(super) fn open(&self, hook: Hook, packet: &Packet, scope: u32) -> Result<Option<Flow>, Reason> {
-        let here = ends(packet);
-        let mut flow = Flow {
-            to: here,
-            is_reply: false,
-            from_node: matches!(hook, Hook::ToUplink | Hook::NodeToPod(_)),
-            masqueraded: false,
-            by_uplink: false,
-            by_loopback: false,
-            receiver: None,
-            state: State::Opening,
-        };
-        let served = match hook {
-            Hook::ToPod(_) | Hook::NodeToPod(_) => None,
-            _ => self.serve(hook, packet, &mut flow),
+    /// Where a new flow goes; `backend`: the end of the tunnel that its packet came by.
+    pub(super) fn open(
+        &mut self,
+        hook: Hook,
+        packet: &Packet,
+        scope: u32,
+        backend: Option<IpAddr>,
+    ) -> Result<Option<Flow>, Reason> {
+        let from_node = matches!(hook, Hook::ToUplink | Hook::NodeToPod(_));
+        let mut flow = Flow { from_node, ..Flow::new(ends(packet), self.epoch) };
+        let refused = self.check_ends(hook, packet, scope);
+        let served = match (hook, backend) {
+            (Hook::ToPod(_) | Hook::NodeToPod(_), _) => None,
+            (_, Some(backend)) => Some(self.accept(packet, backend, &mut flow)),
+            // A service remembers nothing of who may not ask it.
+            (_, None) => self.serve(hook, packet, &mut flow, refused.is_ok()),
         };
         if served.is_none() && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
             return Ok(None);
         }
+        refused?;
+        served.unwrap_or(Ok(()))?;
+        let leaves = self.datapath.masquerade
+            && !self.pods.contains_key(&flow.to.dst)
+            && self.inside(flow.to.dst) == 0;
+        if matches!(hook, Hook::FromPod(_)) && leaves {
+            (flow.masqueraded, flow.by_uplink) = (true, true);
+        }
+        Ok(Some(flow))
+    }
+
+    /// Whether a packet may open a flow, and between these ends.
+    fn check_ends(&self, hook: Hook, packet: &Packet, scope: u32) -> Result<(), Reason> {
         if packet.is_later() {
             return Err(Reason::FragmentNotFound);
         }
         if packet.kind == Kind::EchoReply {
             return Err(Reason::IcmpUnrelated);
         }
+        let (src, dst) = (packet.src, packet.dst);
         match hook {
-            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
-                return Err(Reason::UnknownEndpoint);
+            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(dst) != Some(ifindex) => {
+                Err(Reason::UnknownEndpoint)
             }
-            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
-                return Err(Reason::InvalidSource);
-            }
-            Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
-            Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
-                return Err(Reason::InvalidDestination);
-            }
-            _ => {}
+            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(src) => Err(Reason::InvalidSource),
+            Hook::FromPod(_) if self.interface(src) != Some(scope) => Err(Reason::InvalidSource),
+            Hook::FromPod(_) if is_martian(dst) || dst == src => Err(Reason::InvalidDestination),
+            _ => Ok(()),
         }
-        served.unwrap_or(Ok(()))?;
-        let is_inside = self.datapath.inside.keys().any(|net| net.contains(&IpNet::from(flow.to.dst)));
-        let leaves = self.datapath.masquerade && !self.pods.contains_key(&flow.to.dst) && !is_inside;
-        if matches!(hook, Hook::FromPod(_)) && leaves {
-            (flow.masqueraded, flow.by_uplink) = (true, true);
-        }
-        Ok(Some(flow))
     }
 
     /// Whether an address may be that of somebody elsewhere.
@@ -81,7 +84,13 @@ impl Oracle {
     }
 
     /// Sends a flow to a backend of the service that it is for; `None`: it is for none.
-    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Option<Result<(), Reason>> {
+    fn serve(
+        &mut self,
+        hook: Hook,
+        packet: &Packet,
+        flow: &mut Flow,
+        may_ask: bool,
+    ) -> Option<Result<(), Reason>> {
         let here = ends(packet);
         let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
         let from = if flow.from_node { self.node_address(here.src) } else { here.src };
@@ -105,13 +114,25 @@ impl Oracle {
             }
             (Verdict::Reject, None) => Reason::ServicePortUnknown,
             (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
+            (Verdict::Dnat(_), _) if !may_ask => return Some(Ok(())),
             (Verdict::Dnat(choice), _) => {
-                let backend = choice.ring.at(slot(packet) as usize % choice.ring.len());
+                let client = (choice.service.id, here.src);
+                let has_affinity = choice.service.affinity.is_some();
+                let last = self.affinity.get(&client).filter(|last| choice.ring.backends.contains(last));
+                let chosen = || choice.ring.at(slot(packet) as usize % choice.ring.len());
+                let backend = last.copied().filter(|_| has_affinity).unwrap_or_else(chosen);
+                if has_affinity {
+                    self.affinity.insert(client, backend);
+                }
                 (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
                 if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
                     flow.by_loopback = flow.from_node;
                 } else {
                     flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
+                    flow.is_tunnel = !flow.masqueraded
+                        && self.datapath.client(from) == Client::Outside
+                        && choice.service.flags & flags::DSR != 0
+                        && !self.pods.contains_key(&backend.address);
                     flow.by_uplink = flow.masqueraded || flow.from_node;
                 }
                 return Some(Ok(()));
@@ -152,11 +173,14 @@ impl Oracle {
             132 => Protocol::Sctp,
             _ => Protocol::Echo,
         };
-        let connection =
-            Connection { source: packet.src, destination: flow.to.dst, protocol, port: flow.to.dport };
+        let (source, destination, port) = match flow.is_reply {
+            true => (flow.to.dst, packet.src, packet.sport),
+            false => (packet.src, flow.to.dst, flow.to.dport),
+        };
+        let connection = Connection { source, destination, protocol, port };
         let origin = match flow.from_node {
             true => Origin::Node,
-            false if self.pods.contains_key(&packet.src) => Origin::Pod,
+            false if self.pods.contains_key(&source) => Origin::Pod,
             false => Origin::Outside,
         };
         let path = self.datapath.path(origin, &connection);

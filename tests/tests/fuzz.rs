@@ -25,4 +25,12 @@ fn programs_and_model_agree_on_random_packets() {
     {
         assert!(number * 20 > tally.judged, "hardly any was {what}: {tally:?}");
     }
+    for (what, number) in [
+        ("answered", tally.answered),
+        ("sent on at the edge", tally.edge),
+        ("in a tunnel", tally.tunnelled),
+        ("of a flow decided before", tally.revisited),
+    ] {
+        assert!(number * 200 > tally.judged, "hardly any was {what}: {tally:?}");
+    }
 }

@@ -36,7 +36,7 @@ const ROUND: u64 = 4_000;
 /// And after so long, before a flow may end by itself: the model knows no time.
 const ROUND_TIME: Duration = Duration::from_secs(20);
 /// Packets from one change of the cluster to the next.
-const EPOCH: u64 = 450;
+const EPOCH: u64 = 900;
 /// How long the kernel takes to report the multicast groups of an interface that comes up.
 const REPORTS: Duration = Duration::from_secs(3);
 

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, thread, time::Duration};
 
+use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, read_tuple, wrong_checksums};
 
-use super::{CLIENT, CLUSTER, FAMILIES, Family, OTHER, SYN, V4, on_node, through_stack};
+use super::{CLIENT, CLUSTER, FAMILIES, Family, OTHER, SYN, V4, dropped, on_node, through_stack};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -136,6 +137,33 @@ fn a_remembered_backend_is_used_only_while_it_may_be_chosen() {
             // And one that is gone.
             lab.commit(&sticky(&THREE[1..]));
             assert!(!connect_many(lab, family, CLIENT, 2400..2440).contains(&first));
+        }
+    });
+}
+
+#[test]
+fn a_forged_source_binds_nobody() {
+    on_node(|lab| {
+        lab.commit(&sticky(&THREE));
+        for family in FAMILIES {
+            // Two ports from which the ring alone sends the client to different backends.
+            let unbound = |lab: &Lab, sport| {
+                lab.forget_all();
+                lab.forget_clients();
+                connect(lab, family, CLIENT, sport)
+            };
+            let first = unbound(lab, 3000);
+            let (other, second) = (3001..3040)
+                .map(|sport| (sport, unbound(lab, sport)))
+                .find(|(_, backend)| *backend != first)
+                .expect("the ring has three");
+            lab.forget_all();
+            lab.forget_clients();
+            let service = if family.client == V4.client { "10.96.0.60" } else { "fd00:10:96::60" };
+            let forged = Ends { sport: 3000, ..Ends::new(family.client, service, 80) };
+            dropped(lab.send(OTHER, &forged.tcp(SYN)), Reason::InvalidSource, "another's address");
+            assert_eq!(connect(lab, family, CLIENT, other), second);
+            assert_eq!(connect(lab, family, CLIENT, 3000), second, "the client binds itself");
         }
     });
 }

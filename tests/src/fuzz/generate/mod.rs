@@ -10,7 +10,7 @@ use fastrand::Rng;
 use weir_common::header::protocol;
 
 pub use self::who::PODS;
-use self::who::{NODES, OUTSIDE, SHOP};
+use self::who::{NODES, OUTSIDE, SERVICES, SHOP, VIPS};
 use super::Side;
 use crate::packets::{Ends, ip, ip_chain_v6, ip_options_v4};
 
@@ -62,11 +62,12 @@ impl Generator {
             return self.pieces.pop().expect("there is one");
         }
         let mut sent = match self.rng.u8(..100) {
-            0..36 => self.opening(),
-            36..63 => self.answer(),
-            63..73 => self.again(),
-            73..81 => self.error(),
-            81..88 => self.fragmented(),
+            0..30 => self.opening(),
+            30..57 => self.answer(),
+            57..67 => self.again(),
+            67..74 => self.error(),
+            74..81 => self.fragmented(),
+            81..88 => self.outsider(),
             88..95 => self.tunnelled(),
             _ => self.oddity(),
         };
@@ -116,10 +117,29 @@ impl Generator {
         Sent { side, frame: self.transport(&ends, protocol, flags) }
     }
 
+    /// From a client of the outside to a service that it knows, mostly that which is forwarded by DSR.
+    fn outsider(&mut self) -> Sent {
+        let family = self.rng.usize(..2);
+        let client = self.rng.choice(OUTSIDE).expect("some")[family];
+        let dst = match self.rng.u8(..4) {
+            0 => self.rng.choice(&SERVICES[VIPS..]).expect("some")[family],
+            _ => SHOP[family],
+        };
+        let (src, dst, sport) = (address(client), address(dst), self.sport());
+        let is_tcp = self.rng.bool();
+        let usual = if is_tcp { 80 } else { 53 };
+        let dport = if self.rng.u8(..8) == 0 { self.dport() } else { usual };
+        let ends = Ends { src, dst, sport, dport };
+        let number = if is_tcp { protocol::TCP } else { protocol::UDP };
+        let flags = self.flags(SYN);
+        remember(&mut self.rng, &mut self.sent, (Side::Uplink, ends, number));
+        Sent { side: Side::Uplink, frame: self.transport(&ends, number, flags) }
+    }
+
     /// What another node sends to the backend of a service that is forwarded by DSR, or somebody in its name.
     fn tunnelled(&mut self) -> Sent {
-        let from_outside = |sent: &&(Side, Ends, u8)| sent.0 == Side::Uplink;
-        let known: Vec<_> = self.sent.iter().filter(from_outside).map(|sent| (sent.1, sent.2)).collect();
+        let known = self.sent.iter().filter(|sent| sent.0 == Side::Uplink);
+        let known: Vec<_> = known.map(|sent| (sent.1, sent.2)).collect();
         let inner = match self.rng.u8(..8) {
             0 => self.error().frame,
             1 => self.fragmented().frame,
@@ -127,25 +147,7 @@ impl Generator {
                 let flags = self.flags(ACK);
                 self.transport(&ends, number, flags)
             }
-            _ => {
-                let family = self.rng.usize(..2);
-                let client = self.rng.choice(OUTSIDE).expect("some")[family];
-                let dst = if self.rng.u8(..4) > 0 { SHOP[family] } else { self.destination(family) };
-                let (src, dst, sport) = (address(client), address(dst), self.sport());
-                let is_tcp = self.rng.bool();
-                let dport = if self.rng.u8(..8) == 0 {
-                    self.dport()
-                } else if is_tcp {
-                    80
-                } else {
-                    53
-                };
-                let ends = Ends { src, dst, sport, dport };
-                let number = if is_tcp { protocol::TCP } else { protocol::UDP };
-                let flags = self.flags(SYN);
-                remember(&mut self.rng, &mut self.sent, (Side::Uplink, ends, number));
-                self.transport(&ends, number, flags)
-            }
+            _ => self.outsider().frame,
         };
         let family = usize::from(inner[12..14] == [0x86, 0xdd]);
         let src = if self.rng.u8(..8) > 0 { NODES[1][family] } else { self.destination(family) };

@@ -32,6 +32,8 @@ pub(super) const SERVICES: [[&str; 2]; 13] = [
     SHOP,
     ["198.51.100.90", "2001:db8:90::1"],
 ];
+/// From here on, those that the outside knows.
+pub(super) const VIPS: usize = 9;
 /// What the outside calls the service that is forwarded by DSR.
 pub(super) const SHOP: [&str; 2] = ["198.51.100.80", "2001:db8:80::1"];
 /// Addresses that nobody may have, and those of nobody.

@@ -55,14 +55,13 @@ impl Counters {
     pub(super) fn drops(&self) -> Result<Vec<(Hook, Reason, Counter)>, KernelError> {
         let pairs =
             HOOK_LIST.into_iter().flat_map(|hook| Reason::ALL.iter().map(move |reason| (hook, *reason)));
+        let counters: BTreeMap<_, _> =
+            self.drops.entries_all().map_err(failed("DROPS"))?.into_iter().collect();
         let counter = |(hook, reason): (Hook, Reason)| {
-            Ok((
-                hook,
-                reason,
-                sum(&self.drops, drop_counter(hook as u32, reason as u32)).map_err(failed("DROPS"))?,
-            ))
+            let of_each_cpu = counters.get(&drop_counter(hook as u32, reason as u32));
+            (hook, reason, total(of_each_cpu.into_iter().flatten()))
         };
-        pairs.map(counter).collect()
+        Ok(pairs.map(counter).collect())
     }
 
     /// Packets passed on by hook.
@@ -101,11 +100,15 @@ impl Counters {
 }
 
 fn sum(map: &Map<u32, Counter>, index: u32) -> io::Result<Counter> {
-    let add = |sum: Counter, each: Counter| Counter {
+    Ok(total(&map.get_all(&index)?))
+}
+
+fn total<'c>(of_each_cpu: impl IntoIterator<Item = &'c Counter>) -> Counter {
+    let add = |sum: Counter, each: &Counter| Counter {
         packets: sum.packets.wrapping_add(each.packets),
         bytes: sum.bytes.wrapping_add(each.bytes),
     };
-    Ok(map.get_all(&index)?.into_iter().fold(Counter::default(), add))
+    of_each_cpu.into_iter().fold(Counter::default(), add)
 }
 
 /// How often the ring buffer is looked at. The programs wake nobody: a wake-up for each new flow would cost more

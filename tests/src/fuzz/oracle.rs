@@ -190,6 +190,12 @@ impl Oracle {
     fn hand_over(&self, hook: Hook, packet: &Packet, flow: &Flow, change: Change) -> Expected {
         const LOOPBACK: Option<[u8; 6]> = Some([0; 6]);
         let redirected = |change| Expected::Passed { redirected: true, change };
+        let leaves = flow.receiver.is_some() || flow.by_uplink || flow.is_tunnel;
+        let expires = packet.hops <= 1 && leaves && matches!(hook, Hook::FromPod(_) | Hook::FromUplink);
+        // How a CRC changes depends on the length of the datagram, which a fragment does not say.
+        if !expires && packet.piece.is_some() && change.free.is_some() {
+            return Expected::Dropped(Reason::RewriteFailed);
+        }
         match hook {
             Hook::ToPod(_) | Hook::NodeToPod(_) => Expected::Passed { redirected: false, change },
             Hook::ToUplink if change.is_none() => Expected::PASS,
@@ -197,7 +203,7 @@ impl Oracle {
                 redirected(Change { mac: Some(self.mac(flow.to.dst)), ..change })
             }
             Hook::ToUplink if flow.by_uplink => redirected(change),
-            _ if packet.hops <= 1 && (flow.receiver.is_some() || flow.by_uplink || flow.is_tunnel) => {
+            _ if expires => {
                 // The stack would take it for a packet to the node.
                 if self.is_own(packet.dst) { Expected::Dropped(Reason::TtlExceeded) } else { Expected::PASS }
             }

@@ -10,6 +10,7 @@ mod exposed;
 mod extensions;
 mod external;
 mod flips;
+mod floods;
 mod flows;
 mod fragments;
 mod frames;

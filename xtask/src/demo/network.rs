@@ -49,8 +49,8 @@ pub fn build(plan: &Plan) -> Result<()> {
         netns::ip(Some(&node.netns), &node_side(plan, number))?;
         // A veth hands packets over with the checksum still to be filled in. XDP programs on the other side
         // cannot see that, and would update a checksum that is not there: so it is filled in on sending.
-        checksums_off(&node.netns, "uplink")?;
-        checksums_off(UNDERLAY, &node.port)?;
+        checksums(&node.netns, "uplink", false)?;
+        checksums(UNDERLAY, &node.port, false)?;
     }
     netns::ip(Some(UNDERLAY), &underlay_routes(plan))?;
     for pod in &plan.pods {
@@ -84,10 +84,11 @@ pub fn route_to(plan: &Plan, pod: &Pod) -> Result<()> {
     netns::ip(Some(&plan.nodes[pod.node].netns), &pod.addresses.iter().map(route).collect::<Vec<_>>())
 }
 
-/// Has a device fill in transport checksums when it sends.
-pub fn checksums_off(netns: &str, device: &str) -> Result<()> {
+/// Whether a device claims to fill in transport checksums, so that the kernel leaves them, and long packets, to it.
+pub fn checksums(netns: &str, device: &str, by_device: bool) -> Result<()> {
+    let value = if by_device { "on" } else { "off" };
     netns::within(netns, || {
-        shell::output(Command::new("ethtool").args(["-K", device, "tx", "off"])).map(drop)
+        shell::output(Command::new("ethtool").args(["-K", device, "tx", value])).map(drop)
     })
 }
 

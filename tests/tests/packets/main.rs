@@ -21,6 +21,7 @@ mod policy;
 mod processors;
 mod reject;
 mod reset;
+mod rings;
 mod semantics;
 mod services;
 

@@ -10,7 +10,7 @@ use std::{
 
 use weir::{
     cluster::*,
-    compile::{Numbers, compile},
+    compile::{Compiler, Numbers, compile},
     datapath::Datapath,
     source::Source,
 };
@@ -28,12 +28,13 @@ fn main() {
     println!("cold compile: {took} ms, peak memory {} MB", peak_memory());
     report(&cold);
 
+    plan_speed(&cluster, &cold, &mut numbers.clone());
     let mut times = Vec::new();
     let mut before = cold;
     for round in 0..21 {
-        let (name, policy) = cluster.policies.iter_mut().nth(round * 40).expect("1,000 policies");
+        let name = cluster.policies.keys().nth(round * 40).expect("1,000 policies").clone();
+        let policy = cluster.policies.get_mut(&name).expect("it is there");
         policy.ingress[0].ports = Some(vec![port(9_000 + round as u16)]);
-        let name = name.clone();
         let (after, took) = timed(|| compile(&cluster, "n1", &mut numbers).expect("it fits"));
         times.push(took);
         let (writes, rule_sets) = changes(&before, &after);
@@ -163,4 +164,46 @@ fn labels<const N: usize>(pairs: [(&str, String); N]) -> Labels {
 
 fn source(line: usize) -> Source {
     Source { file: Arc::from("cluster.yaml"), line: line as u32, column: 1 }
+}
+
+struct Null;
+impl weir::plan::MapWriter for Null {
+    type Error = std::io::Error;
+    fn write(&mut self, _: &weir::plan::Write) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+    fn wait_for_readers(&mut self) {}
+}
+fn plan_speed(cluster: &Cluster, cold: &Datapath, numbers: &mut Numbers) {
+    use weir::plan::*;
+    let mut layout = Layout::default();
+    let sizes = Sizes::default().with_room_for(cold);
+    let interfaces: std::collections::BTreeMap<_, _> =
+        cold.endpoints.keys().map(|a| (*a, Interface { ifindex: 1, mac: [0; 6] })).collect();
+    fn desired<'a>(
+        datapath: &'a Datapath,
+        interfaces: &'a std::collections::BTreeMap<IpAddr, Interface>,
+    ) -> Desired<'a> {
+        Desired { datapath, interfaces, uplink: 0, events: 0 }
+    }
+    let (plan, took) = timed(|| Plan::between(&layout, &desired(cold, &interfaces), &sizes).unwrap());
+    println!("first plan {took} ms");
+    let (_, took) = timed(|| commit(&mut layout, &plan, &mut Null).unwrap());
+    println!("first commit {took} ms");
+    let mut cluster = cluster.clone();
+    let mut compiler = Compiler::new("n1");
+    compiler.compile(&cluster).unwrap();
+    let mut inforce = compiler.clone();
+    for round in 0..5 {
+        let name = cluster.policies.keys().nth(round * 40).unwrap().clone();
+        cluster.policies.get_mut(&name).unwrap().ingress[0].ports = Some(vec![port(19_000 + round as u16)]);
+        let (mut c2, t0) = timed(|| inforce.clone());
+        let (after, t1) = timed(|| c2.compile(&cluster).unwrap());
+        let (plan, t2) = timed(|| Plan::between(&layout, &desired(&after, &interfaces), &sizes).unwrap());
+        let (r, t3) = timed(|| commit(&mut layout, &plan, &mut Null).unwrap());
+        let (_, t4) = timed(|| c2.settle(&inforce));
+        inforce = c2;
+        println!("compiler clone {t0} compile {t1} plan {t2} commit {t3} settle {t4} writes {:?}", r.writes);
+    }
+    let _ = numbers;
 }

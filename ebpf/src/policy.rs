@@ -5,8 +5,8 @@ use core::hint::black_box;
 use weir_common::{
     endpoint::Endpoint,
     policy::{
-        MAX_PASSES, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortTable, Protocol, RULE_NONE,
-        action,
+        MAX_LINKS, MAX_PASSES, MAX_PORT_STEPS, MAX_RULES, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey,
+        PortTable, Protocol, RULE_NONE, action,
     },
     reason::Reason,
 };
@@ -61,20 +61,40 @@ pub fn judge<F: Family>(
     }
 }
 
-/// Results of [`evaluate`] that name no rule.
+/// Results of [`evaluate`] that name no rule. With [`NO_RULE`], [`evaluate_link`] says in the high half with which
+/// rule of the next rule set the search goes on.
 const INCOMPLETE: u64 = 0;
 const NO_RULE: u64 = 1;
 /// Set in the low half when a rule was found, beside its action; the rule's number is in the high half.
 const FOUND: u64 = 0x100;
 const ACTION_MASK: u32 = 0xff;
 
-/// The rule that decides in a rule set.
+/// The rule that decides in a rule set and those that go on after it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
+    let (mut number, mut start) = (rule_set, 0);
+    for _ in 0..MAX_LINKS {
+        let found = black_box(evaluate_link(number, identity, protocol, port, start));
+        if found as u32 != NO_RULE as u32 {
+            return found;
+        }
+        let Some(set) = maps::RULE_SETS.get(number) else { return INCOMPLETE };
+        if set.next == NO_POLICY {
+            return NO_RULE;
+        }
+        (number, start) = (set.next, (found >> 32) as u32);
+    }
+    INCOMPLETE
+}
+
+/// The rule that decides in one rule set, from number `start` on.
 ///
 /// A function of its own with numbers for arguments, so that the verifier walks its loops once and not
 /// for every family, direction and program that asks.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
+pub extern "C" fn evaluate_link(rule_set: u32, identity: u32, protocol: u32, port: u32, start: u32) -> u64 {
     // As in `slow::hear`: the verifier does not know what the callers pass.
     let protocol = black_box(protocol);
     let Some(set) = maps::RULE_SETS.get(rule_set) else { return INCOMPLETE };
@@ -89,12 +109,12 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
         return INCOMPLETE;
     }
     let (words, rules) = (set.words, set.rules);
-    let mut start = 0;
+    let mut start = start;
     // One step a block, and one more for each Pass rule, which leads onwards.
     for _ in 0..MAX_WORDS / BLOCK + MAX_PASSES {
         let number = black_box(first_common(peers, ports, start, words));
         match number {
-            NO_BIT => return NO_RULE,
+            NO_BIT => return u64::from(start.saturating_sub(MAX_RULES)) << 32 | NO_RULE,
             BROKEN => return INCOMPLETE,
             NOT_HERE => start = (start / 64 + BLOCK) * 64,
             _ => {

@@ -5,4 +5,4 @@ mod model;
 mod objects;
 mod unenforced;
 
-pub use self::{model::*, objects::Objects};
+pub use self::{build::Built, model::*, objects::Objects};

@@ -12,8 +12,13 @@ type IsIt = fn(&str, &str) -> bool;
 impl Objects {
     /// An error for everything in these objects, which make up `cluster`, that the programs do not enforce.
     pub fn unenforced(&self, cluster: &Cluster) -> Diagnostics {
+        self.unenforced_since(&Self::default(), cluster)
+    }
+
+    /// The same, where all of `before` has been found enforceable.
+    pub fn unenforced_since(&self, before: &Self, cluster: &Cluster) -> Diagnostics {
         let mut found = Diagnostics::default();
-        for object in self.iter() {
+        for object in before.differences(self).filter_map(|(_, after)| after) {
             for (what, is_it) in unenforced(object.key(), cluster) {
                 let message = format!("{}: {what} not enforced yet, and so not accepted", object.key());
                 found.push(object.text().error(is_it, &message));
@@ -26,7 +31,9 @@ impl Objects {
 fn unenforced(key: &Key, cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
     match key.kind {
         Kind::WeirConfiguration => of_configuration(cluster),
-        Kind::Service => cluster.services.get(&key.name).map(of_service).unwrap_or_default(),
+        Kind::Service => {
+            cluster.services.get(&key.name).map(|service| of_service(service)).unwrap_or_default()
+        }
         _ => Vec::new(),
     }
 }

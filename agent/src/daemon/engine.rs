@@ -3,7 +3,7 @@
 //! Every change goes the same way: objects → cluster → datapath → interfaces → state made durable → kernel →
 //! state published. Whatever fails on it leaves the revision before in force, in the kernel and on disk.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -16,10 +16,11 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    cluster::{Cluster, Objects},
-    compile::{self, Numbers},
+    cluster::{Built, Cluster, Objects},
+    compile::{Compiler, Numbers, compile},
     datapath::Datapath,
     manifest::{self, Diagnostics},
+    plan::Sizes,
     protocol::{Failure, FailureKind},
 };
 
@@ -54,7 +55,6 @@ pub(super) struct Engine<E, N> {
     pub(super) directory: Directory,
     pub(super) enforcer: E,
     pub(super) network: N,
-    pub(super) numbers: Numbers,
     pub(super) accepted: Accepted,
     /// The accepted state before the last change by a client, for [`crate::protocol::Request::Undo`].
     pub(super) previous: Option<Accepted>,
@@ -80,6 +80,15 @@ pub(super) struct Active {
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
     pub(super) resolution: Resolution,
+    /// What the next change starts from.
+    made: Made,
+}
+
+/// What a cluster and its datapath were made with.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    built: Built,
+    compiler: Compiler,
 }
 
 /// A change that has been found good, short of the kernel.
@@ -88,7 +97,7 @@ pub(super) struct Candidate {
     pub(super) objects: Objects,
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
-    numbers: Numbers,
+    made: Made,
 }
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
@@ -99,16 +108,21 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         enforcer: E,
         network: N,
         names: watch::Sender<Arc<Names>>,
+        first: Option<Watched>,
     ) -> Result<Self, StartError> {
         let stored: Option<Stored> = directory.load()?;
-        let restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
+        let mut restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
+        if let Some(accepted) = &mut restored {
+            for change in directory.load_changes()? {
+                accepted.follow(change).map_err(StartError::Input)?;
+            }
+        }
         let known = restored.is_some();
         let mut engine = Self {
             settings,
             directory,
             enforcer,
             network,
-            numbers: Numbers::default(),
             accepted: restored.unwrap_or_default(),
             previous: None,
             active: None,
@@ -119,7 +133,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             state_error: None,
             names,
         };
-        match engine.reload() {
+        match engine.reload_from(first) {
             Ok(()) => {}
             Err(failure) if !known => {
                 return Err(match failure.kind {
@@ -145,7 +159,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Reads the watched manifests again and enforces them.
     pub(super) fn reload(&mut self) -> Result<(), Failure> {
-        let result = self.reload_files();
+        self.reload_from(None)
+    }
+
+    fn reload_from(&mut self, read: Option<Watched>) -> Result<(), Failure> {
+        let result = self.reload_files(read);
         self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
         if let Err(failure) = &result {
             self.refused += 1;
@@ -158,14 +176,17 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         result
     }
 
-    fn reload_files(&mut self) -> Result<(), Failure> {
-        let documents = manifest::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?;
-        if !documents.warnings.is_empty() {
-            warn!("{}", documents.warnings.render(false).trim_end());
+    fn reload_files(&mut self, read: Option<Watched>) -> Result<(), Failure> {
+        let watched = match read {
+            Some(watched) => watched,
+            None => Watched::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?,
+        };
+        if !watched.warnings.is_empty() {
+            warn!("{}", watched.warnings.render(false).trim_end());
         }
         let mut accepted = self.accepted.clone();
-        accepted.skipped = documents.skipped.clone();
-        accepted.files = accepted::objects(documents);
+        accepted.skipped = watched.skipped;
+        accepted.files = self.accepted.files.updated(&watched.objects);
         accepted.overlay.settle(&accepted.files);
         let candidate = self.plan(accepted)?;
         self.enforce(candidate)
@@ -179,12 +200,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Enforces the objects in force once more, where `accepted` differs from what is in force by interfaces alone.
     pub(super) fn enforce_again(&mut self, accepted: Accepted) -> Result<(), Failure> {
         let candidate = match &self.active {
-            Some(Active { objects, cluster, datapath, .. }) => Candidate {
+            Some(Active { objects, cluster, datapath, made, .. }) => Candidate {
                 accepted,
                 objects: objects.clone(),
                 cluster: cluster.clone(),
                 datapath: datapath.clone(),
-                numbers: self.numbers.clone(),
+                made: made.clone(),
             },
             None => self.plan(accepted)?,
         };
@@ -193,22 +214,35 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Everything of a change that can be found out before the kernel is touched.
     pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
-        let objects = accepted.overlay.over(&accepted.files);
-        let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
+        let nothing = Objects::default();
+        let (before, mut made) = match &self.active {
+            Some(active) => (&active.objects, active.made.clone()),
+            None => {
+                let compiler = Compiler::new(&self.settings.node);
+                (&nothing, Made { compiler, ..Made::default() })
+            }
+        };
+        let objects = match &self.active {
+            Some(active) if accepted.files.is_same(&self.accepted.files) => {
+                accepted.overlay.over_again(&accepted.files, &self.accepted.overlay, &active.objects)
+            }
+            _ => accepted.overlay.over(&accepted.files),
+        };
+        made.built = made.built.changed(&objects).map_err(|found| self.refusal(&found))?;
+        let mut cluster = made.built.cluster.clone();
         cluster.skipped = accepted.skipped.clone();
-        let unenforced = objects.unenforced(&cluster);
+        let unenforced = objects.unenforced_since(before, &cluster);
         if !unenforced.is_empty() {
             return Err(self.refusal(&unenforced));
         }
-        let mut numbers = self.numbers.clone();
-        let datapath = compile::compile(&cluster, &self.settings.node, &mut numbers)
-            .map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        Ok(Candidate { accepted, objects, cluster, datapath, numbers })
+        let datapath =
+            made.compiler.compile(&cluster).map_err(|error| self.unchanged(FailureKind::Input, error))?;
+        Ok(Candidate { accepted, objects, cluster, datapath, made })
     }
 
     /// Brings the kernel and the disk to `candidate`.
     pub(super) fn enforce(&mut self, candidate: Candidate) -> Result<(), Failure> {
-        let Candidate { mut accepted, objects, cluster, datapath, numbers } = candidate;
+        let Candidate { mut accepted, objects, cluster, datapath, mut made } = candidate;
         let resolution = self.attach_interfaces(&mut accepted, &cluster)?;
         let changed = self.active.as_ref().is_none_or(|active| active.cluster != cluster);
         if changed && !(self.active.is_none() && self.is_restored(&accepted)) {
@@ -221,10 +255,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         accepted.since = accepted.since.or_else(Since::now);
 
         // What can fail for want of space fails before the kernel is touched.
-        let pending = self
-            .directory
-            .prepare(&accepted.to_stored())
-            .map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
+        let change = self.accepted.change_to(&accepted).filter(|_| self.is_stored());
+        let pending = match change {
+            Some(change) => self.directory.append(&change),
+            None => self.directory.prepare(&accepted.to_stored()),
+        };
+        let pending = pending.map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
         if changed || moved {
             self.enforcer
                 .commit(&datapath, &resolution.interfaces)
@@ -234,8 +270,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         if let Some(error) = &self.state_error {
             warn!(error, "enforced, but a restarted agent would not know it");
         }
-        self.numbers = numbers;
-        self.numbers.retain(&datapath);
+        if let Some(active) = &self.active {
+            made.compiler.settle(&active.made.compiler);
+        }
         info!(
             revision = accepted.revision,
             pods = resolution.pods.len(),
@@ -244,9 +281,27 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         );
         self.accepted = accepted;
         self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
-        self.active = Some(Active { objects, cluster, datapath, resolution });
+        self.active = Some(Active { objects, cluster, datapath, resolution, made });
         self.bring_up_enforced();
         Ok(())
+    }
+
+    /// Whether the accepted state is on disk as it is here.
+    fn is_stored(&self) -> bool {
+        self.active.is_some() && self.state_error.is_none()
+    }
+
+    /// Does what nobody has to wait for.
+    pub(super) fn finish(&mut self) {
+        if self.is_stored() && self.directory.has_many_changes() {
+            let stored =
+                self.directory.prepare(&self.accepted.to_stored()).and_then(|pending| pending.publish());
+            // What it was to replace is as good.
+            stored.unwrap_or_else(|error| warn!(%error, "the accepted state could not be written anew"));
+        }
+        if let Err(error) = self.enforcer.finish() {
+            warn!(%error, "what is no longer in force could not be removed");
+        }
     }
 
     /// Whether `accepted` is what was in force when the agent ended: a restart makes no new revision.
@@ -275,13 +330,41 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 }
 
-/// Whether there is something to start from: an accepted state, or manifests that are right.
-pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
-    if directory.load::<Stored>()?.is_some() {
-        return Ok(());
+/// What the watched manifests say.
+pub(super) struct Watched {
+    objects: Objects,
+    skipped: BTreeMap<String, usize>,
+    warnings: Diagnostics,
+}
+
+impl Watched {
+    fn read(manifests: &[PathBuf]) -> Result<Self, Diagnostics> {
+        let mut documents = manifest::read(manifests)?;
+        let skipped = std::mem::take(&mut documents.skipped);
+        let warnings = std::mem::take(&mut documents.warnings);
+        Ok(Self { objects: accepted::objects(documents), skipped, warnings })
     }
-    let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
-    built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
+
+    /// The sizes of maps that have room for it on a node.
+    pub(super) fn room(&self, sizes: Sizes, node: &str) -> Result<Sizes, StartError> {
+        let cluster = self.objects.build().map_err(|found| StartError::Input(refusal(&found, 0)))?;
+        let datapath = compile(&cluster, node, &mut Numbers::default());
+        let datapath =
+            datapath.map_err(|error| StartError::Input(format!("{error}; nothing was applied")))?;
+        Ok(sizes.with_room_for(&datapath))
+    }
+}
+
+/// What there is to start from, where that is not an accepted state: manifests that are right.
+pub(super) fn first_state(
+    directory: &Directory,
+    manifests: &[PathBuf],
+) -> Result<Option<Watched>, StartError> {
+    if directory.load::<Stored>()?.is_some() {
+        return Ok(None);
+    }
+    let watched = Watched::read(manifests).and_then(|watched| watched.objects.build().map(|_| watched));
+    watched.map(Some).map_err(|found| StartError::Input(refusal(&found, 0)))
 }
 
 /// What is said of manifests that are refused.

@@ -30,6 +30,7 @@ pub use network::Network;
 
 use crate::{
     cluster::{Action, Name},
+    shared_map::SharedMap,
     source::Source,
 };
 
@@ -42,7 +43,8 @@ pub type RuleId = u32;
 /// Number of a service port for people.
 pub type ServiceId = u32;
 
-/// What one node is to enforce.
+/// What one node is to enforce. A copy costs next to nothing, and so does what two have in common when they
+/// are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Datapath {
     /// This node's name.
@@ -51,21 +53,21 @@ pub struct Datapath {
     pub node_addresses: Vec<IpAddr>,
     /// Blocks that pod addresses come from: who is a pod among the clients of a service. Empty when
     /// pods cannot be told apart, and nobody is.
-    pub pod_cidrs: Vec<IpNet>,
+    pub pod_cidrs: Arc<[IpNet]>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
     /// The cluster's own addresses: blocks of pods, and nodes.
-    pub inside: BTreeSet<IpNet>,
+    pub inside: Arc<BTreeSet<IpNet>>,
     /// Networked pods of this node by address.
-    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    pub endpoints: SharedMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.
-    pub identities: BTreeMap<IpNet, IdentityId>,
+    pub identities: SharedMap<IpNet, IdentityId>,
     /// The rule sets that endpoints name.
-    pub rule_sets: BTreeMap<RuleSetId, RuleSet>,
+    pub rule_sets: SharedMap<RuleSetId, Arc<RuleSet>>,
     /// Every rule that the rule sets name.
-    pub rules: BTreeMap<RuleId, RuleOrigin>,
+    pub rules: SharedMap<RuleId, RuleOrigin>,
     /// Service ports by frontend.
-    pub frontends: BTreeMap<Frontend, Service>,
+    pub frontends: SharedMap<Frontend, Service>,
     /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
     pub health_checks: BTreeMap<u16, HealthCheck>,
 }
@@ -102,6 +104,8 @@ pub struct RuleSet {
     /// Which rules match by their port: for each [`weir_common::policy::Protocol`], intervals by their first
     /// port. Each begins with one at port 0 and no two neighbours are equal.
     pub ports: [BTreeMap<u16, Bits>; weir_common::policy::PROTOCOLS],
+    /// The rule set that goes on where no rule of this one decides. This one is full then.
+    pub next: Option<RuleSetId>,
 }
 
 /// A rule in a rule set.
@@ -109,7 +113,8 @@ pub struct RuleSet {
 pub struct Rule {
     /// What it says.
     pub action: Action,
-    /// For Pass: the number, in the rule set, of the rule the search goes on with.
+    /// For Pass: the number, in the rule set, of the rule the search goes on with; past its last rule, the
+    /// search goes on in the next rule set.
     pub next: u32,
     /// What it comes from.
     pub id: RuleId,
@@ -172,7 +177,7 @@ pub struct Backend {
 }
 
 /// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ring {
     /// The backends, sorted.
     pub backends: Vec<Backend>,
@@ -181,6 +186,13 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// The ring with these backends in its slots.
+    pub fn of_slots(slots: &[Backend]) -> Self {
+        let backends: Vec<_> = slots.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let index = |backend| backends.binary_search(backend).map_or(0, |index| index as u32);
+        Self { slots: slots.iter().map(index).collect(), backends }
+    }
+
     /// Number of slots.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -1,18 +1,20 @@
 //! Where the rings of backends go.
+//!
+//! Only the frontends that a change touches are visited, unless nothing is known but the maps. Equal rings
+//! stand in the map once.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Range,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use weir_common::service::{Ring, Service};
+use weir_common::service::{self, Service};
 
 use super::{
     Change, Family, Image, Member, PerFamily, Sizes, TooLarge, Write,
     array::{Array, check},
-    image::run,
 };
-use crate::datapath::{Backend, Datapath, Frontend};
+use crate::{
+    datapath::{self, Datapath, Frontend, Ring},
+    shared_map::SharedMap,
+};
 
 /// What bringing the services of a datapath about takes.
 pub(super) struct Placed {
@@ -20,114 +22,205 @@ pub(super) struct Placed {
     pub(super) make: Vec<Write>,
     /// Writes that switch to it, in order.
     pub(super) switch: Vec<Write>,
+    /// What is known about the services then.
+    pub(super) known: Known,
+}
+
+/// What is in the maps, found without visiting all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The frontends of the datapath in force.
+    frontends: SharedMap<Frontend, datapath::Service>,
+    /// How many they are.
+    counts: PerFamily<usize>,
+    rings: PerFamily<Rings>,
+    /// How many frontends list each member.
+    members: PerFamily<SharedMap<Member, u32>>,
+}
+
+/// The rings of one family that frontends name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rings {
+    /// The first slot of each, and how often it is named.
+    at: SharedMap<Arc<Ring>, (u32, u32)>,
+    array: Array,
 }
 
 /// Finds a place for the rings of `desired`. A ring that stands in the map already is used where it is.
-pub(super) fn place(image: &Image, desired: &Datapath, sizes: &Sizes) -> Result<Placed, TooLarge> {
-    let mut rings = PerFamily {
-        v4: Rings::new(image, Family::V4, "RINGS_V4", sizes.rings.v4),
-        v6: Rings::new(image, Family::V6, "RINGS_V6", sizes.rings.v6),
+pub(super) fn place(
+    image: &Image,
+    known: Option<&Known>,
+    desired: &Datapath,
+    sizes: &Sizes,
+) -> Result<Placed, TooLarge> {
+    let changed: BTreeSet<Frontend> = match known {
+        Some(known) => known.frontends.differences(&desired.frontends).into_iter().map(|f| *f.key).collect(),
+        None => image.frontends.keys().chain(desired.frontends.keys()).copied().collect(),
     };
-    let mut frontends: BTreeMap<Frontend, Service> = BTreeMap::new();
-    let mut members: BTreeSet<Member> = BTreeSet::new();
-    for (frontend, service) in &desired.frontends {
+    let is_known = known.is_some();
+    let mut known = known.cloned().unwrap_or_else(|| Known::of(image, sizes));
+    let mut change = Changes::default();
+    for frontend in &changed {
+        let (before, after) = (image.frontends.get(frontend), desired.frontends.get(frontend));
         let family = Family::of(frontend.address);
-        let rings = rings.get_mut(family);
-        let active = image.frontends.get(frontend);
-        let value = Service {
+        let rings = known.rings.get_mut(family);
+        let new = change.rings.get_mut(family);
+        let value = after.map(|service| Service {
             id: service.id,
             flags: service.flags,
-            internal: rings
-                .place(&service.internal.iter().collect::<Vec<_>>(), active.map(|active| active.internal)),
-            external: rings
-                .place(&service.external.iter().collect::<Vec<_>>(), active.map(|active| active.external)),
-        };
-        frontends.insert(*frontend, value);
-        members.extend(service.members.iter().map(|backend| (service.id, *backend)));
-    }
-    check_sizes(image, &frontends, &members, sizes)?;
-    rings.v4.array.check()?;
-    rings.v6.array.check()?;
-
-    let new_members = members.iter().filter(|member| !image.members.contains_key(member));
-    let old_members = image.members.keys().filter(|member| !members.contains(member));
-    let changed = frontends.iter().filter(|(key, value)| image.frontends.get(key) != Some(value));
-    let gone = image.frontends.keys().filter(|key| !frontends.contains_key(key));
-    Ok(Placed {
-        switch: vec![
-            Write::Frontends(Change::Put(changed.map(|(key, value)| (*key, *value)).collect())),
-            Write::Frontends(Change::Delete(gone.copied().collect())),
-            Write::Members(Change::Delete(old_members.copied().collect())),
-        ],
-        make: vec![
-            Write::Rings(Family::V4, rings.v4.new),
-            Write::Rings(Family::V6, rings.v6.new),
-            Write::Members(Change::Put(new_members.map(|member| (*member, ())).collect())),
-        ],
-    })
-}
-
-fn check_sizes(
-    image: &Image,
-    frontends: &BTreeMap<Frontend, Service>,
-    members: &BTreeSet<Member>,
-    sizes: &Sizes,
-) -> Result<(), TooLarge> {
-    for (family, frontends_map, members_map) in
-        [(Family::V4, "FRONTENDS_V4", "MEMBERS_V4"), (Family::V6, "FRONTENDS_V6", "MEMBERS_V6")]
-    {
-        let both: BTreeSet<_> = frontends.keys().chain(image.frontends.keys()).collect();
-        let count = both.into_iter().filter(|key| Family::of(key.address) == family).count();
-        check(frontends_map, count, *sizes.frontends.get(family))?;
-        let both: BTreeSet<_> = members.iter().chain(image.members.keys()).collect();
-        let count = both.into_iter().filter(|(_, backend)| Family::of(backend.address) == family).count();
-        check(members_map, count, *sizes.members.get(family))?;
-    }
-    Ok(())
-}
-
-/// The rings of one family.
-struct Rings<'a> {
-    active: &'a [Backend],
-    array: Array,
-    /// Where live rings stand, by content; filled at the first ring that has changed.
-    live: Vec<Range<u32>>,
-    at: Option<HashMap<Vec<Backend>, u32>>,
-    new: Vec<(u32, Backend)>,
-}
-
-impl<'a> Rings<'a> {
-    fn new(image: &'a Image, family: Family, map: &'static str, capacity: u32) -> Self {
-        let services = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == family);
-        let rings = services.flat_map(|(_, service)| [service.internal, service.external]);
-        let live: Vec<_> =
-            rings.filter(|ring| ring.len > 0).map(|ring| ring.offset..ring.offset + ring.len).collect();
-        let array = Array::new(map, capacity, live.clone());
-        Self { active: image.rings.get(family), array, live, at: None, new: Vec::new() }
-    }
-
-    /// Where a ring stands, old or new; `active` is the one that it replaces.
-    fn place(&mut self, ring: &[Backend], active: Option<Ring>) -> Ring {
-        if ring.is_empty() {
-            return Ring::default();
-        }
-        if let Some(active) = active
-            && run(self.active, active.offset, active.len) == ring
-        {
-            return active;
-        }
-        let len = ring.len() as u32;
-        let at = self.at.get_or_insert_with(|| {
-            let content =
-                |range: &Range<u32>| run(self.active, range.start, range.end - range.start).to_vec();
-            self.live.iter().map(|range| (content(range), range.start)).collect()
+            internal: rings.take(&service.internal, new),
+            external: rings.take(&service.external, new),
         });
-        if let Some(offset) = at.get(ring) {
-            return Ring { offset: *offset, len };
+        match value {
+            Some(value) if before != Some(&value) => change.put.push((*frontend, value)),
+            None if before.is_some() => change.gone.push(*frontend),
+            _ => {}
+        }
+        *known.counts.get_mut(family) += usize::from(before.is_none() && after.is_some());
+        for backend in after.iter().flat_map(|service| service.members.iter().map(|b| (service.id, *b))) {
+            change.members.insert(backend);
+            let count = known.members.get(family).get(&backend).copied().unwrap_or(0);
+            known.members.get_mut(family).insert(backend, count + 1);
+        }
+        if let Some(service) = known.frontends.get(frontend).cloned() {
+            for backend in service.members.iter().map(|backend| (service.id, *backend)) {
+                change.members.insert(backend);
+                let count = known.members.get(family).get(&backend).copied().unwrap_or(1);
+                known.members.get_mut(family).insert(backend, count - 1);
+            }
+        }
+    }
+    if !is_known {
+        change.members.extend(image.members.keys());
+    }
+    change.check(image, &known, sizes)?;
+
+    // After all that may be used again has been taken.
+    for frontend in &changed {
+        let family = Family::of(frontend.address);
+        for ring in image.frontends.get(frontend).into_iter().flat_map(|old| [old.internal, old.external]) {
+            if let Some(ring) = image.ring(family, ring) {
+                known.rings.get_mut(family).release(ring);
+            }
+        }
+        *known.counts.get_mut(family) -=
+            usize::from(image.frontends.contains_key(frontend) && !desired.frontends.contains_key(frontend));
+    }
+    known.frontends = desired.frontends.clone();
+    let (make, switch) = change.writes(image, &mut known);
+    Ok(Placed { make, switch, known })
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Changes {
+    put: Vec<(Frontend, Service)>,
+    gone: Vec<Frontend>,
+    rings: PerFamily<Vec<(u32, Arc<Ring>)>>,
+    /// Members that may be new, or listed no more.
+    members: BTreeSet<Member>,
+}
+
+impl Changes {
+    fn check(&self, image: &Image, known: &Known, sizes: &Sizes) -> Result<(), TooLarge> {
+        for (family, frontends_map, members_map) in
+            [(Family::V4, "FRONTENDS_V4", "MEMBERS_V4"), (Family::V6, "FRONTENDS_V6", "MEMBERS_V6")]
+        {
+            // Those that go are still there when the others come.
+            check(frontends_map, *known.counts.get(family), *sizes.frontends.get(family))?;
+            let members = known.members.get(family);
+            let unknown = self.members.iter().filter(|(_, backend)| Family::of(backend.address) == family);
+            let unknown = unknown.filter(|one| image.members.contains_key(one) && !members.contains_key(one));
+            check(members_map, members.len() + unknown.count(), *sizes.members.get(family))?;
+            known.rings.get(family).array.check()?;
+        }
+        Ok(())
+    }
+
+    fn writes(self, image: &Image, known: &mut Known) -> (Vec<Write>, Vec<Write>) {
+        let (mut new, mut old) = (Vec::new(), Vec::new());
+        for member in self.members {
+            let members = known.members.get_mut(Family::of(member.1.address));
+            let is_listed = members.get(&member).is_some_and(|count| *count > 0);
+            if !is_listed {
+                members.remove(&member);
+            }
+            match (is_listed, image.members.contains_key(&member)) {
+                (true, false) => new.push((member, ())),
+                (false, true) => old.push(member),
+                _ => {}
+            }
+        }
+        let make = vec![
+            Write::Rings(Family::V4, self.rings.v4),
+            Write::Rings(Family::V6, self.rings.v6),
+            Write::Members(Change::Put(new)),
+        ];
+        let switch = vec![
+            Write::Frontends(Change::Put(self.put)),
+            Write::Frontends(Change::Delete(self.gone)),
+            Write::Members(Change::Delete(old)),
+        ];
+        (make, switch)
+    }
+}
+
+impl Known {
+    /// What the maps alone tell.
+    fn of(image: &Image, sizes: &Sizes) -> Self {
+        let count = |family| image.frontends.keys().filter(|key| Family::of(key.address) == family).count();
+        Self {
+            frontends: SharedMap::default(),
+            counts: PerFamily { v4: count(Family::V4), v6: count(Family::V6) },
+            rings: PerFamily {
+                v4: Rings::of(image, Family::V4, "RINGS_V4", sizes.rings.v4),
+                v6: Rings::of(image, Family::V6, "RINGS_V6", sizes.rings.v6),
+            },
+            members: PerFamily::default(),
+        }
+    }
+}
+
+impl Rings {
+    fn of(image: &Image, family: Family, map: &'static str, capacity: u32) -> Self {
+        let services = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == family);
+        let named = services.flat_map(|(_, service)| [service.internal, service.external]);
+        let named: Vec<_> = named.filter(|ring| ring.len > 0).collect();
+        let used = named.iter().map(|ring| ring.offset..ring.offset + ring.len).collect();
+        let mut at = SharedMap::default();
+        for ring in &named {
+            if let Some(content) = image.ring(family, *ring) {
+                let (offset, count) = at.get(content).copied().unwrap_or((ring.offset, 0));
+                at.insert(Arc::clone(content), (offset, count + 1));
+            }
+        }
+        Self { at, array: Array::new(map, capacity, used) }
+    }
+
+    /// Where a ring stands, in the map or among `new` ones.
+    fn take(&mut self, ring: &Arc<Ring>, new: &mut Vec<(u32, Arc<Ring>)>) -> service::Ring {
+        let len = ring.len() as u32;
+        if len == 0 {
+            return service::Ring::default();
+        }
+        if let Some((offset, count)) = self.at.value_mut(ring) {
+            *count += 1;
+            return service::Ring { offset: *offset, len };
         }
         let offset = self.array.take(len);
-        self.new.extend((offset..).zip(ring.iter().copied()));
-        at.insert(ring.to_vec(), offset);
-        Ring { offset, len }
+        self.at.insert(Arc::clone(ring), (offset, 1));
+        new.push((offset, Arc::clone(ring)));
+        service::Ring { offset, len }
+    }
+
+    /// Takes back that it is named once.
+    fn release(&mut self, ring: &Arc<Ring>) {
+        let Some((offset, count)) = self.at.value_mut(ring) else { return };
+        *count -= 1;
+        if *count == 0 {
+            let offset = *offset;
+            self.at.remove(ring);
+            self.array.give_back(offset, ring.len() as u32);
+        }
     }
 }

@@ -136,6 +136,8 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
         _ if S::STRICT => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
     let is_known = flow::lookup::<F>(work, maps::now());
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {

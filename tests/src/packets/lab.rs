@@ -9,6 +9,7 @@ use std::{
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
+    datapath::{Datapath, RuleOrigin},
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
@@ -42,6 +43,7 @@ pub struct Lab {
     node: Node,
     name: String,
     numbers: Numbers,
+    datapath: Datapath,
     /// Host-side interface and MAC address by pod.
     pods: BTreeMap<String, Interface>,
     uplink: u32,
@@ -67,7 +69,8 @@ impl Lab {
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
         let (numbers, pods) = (Numbers::default(), BTreeMap::new());
-        let mut lab = Self { node, name: name.to_owned(), numbers, pods, uplink, counters };
+        let datapath = Datapath::default();
+        let mut lab = Self { node, name: name.to_owned(), numbers, datapath, pods, uplink, counters };
         lab.commit(manifest);
         lab
     }
@@ -85,7 +88,22 @@ impl Lab {
         }
         let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
         self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
+        self.node.kernel_mut().finish().expect("what is no longer in force is removed");
         self.numbers.retain(&datapath);
+        self.datapath = datapath;
+    }
+
+    /// How many connections each rule has decided, by what it comes from; those that have decided some.
+    pub fn hits(&self) -> Vec<(RuleOrigin, u64)> {
+        let hits = self.node.kernel().rule_hits().expect("the counters").into_iter();
+        hits.filter(|(_, hits)| *hits > 0)
+            .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
+            .collect()
+    }
+
+    /// The datapath in force.
+    pub const fn datapath(&self) -> &Datapath {
+        &self.datapath
     }
 
     /// The interface of a pod, made when there is none.

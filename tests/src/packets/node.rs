@@ -57,7 +57,7 @@ impl Node {
             flows: PerFamily { v4: sets, v6: sets },
             fragments: PerFamily { v4: 64, v6: 64 },
             vectors: 1 << 15,
-            rules: 1 << 13,
+            rules: 1 << 14,
             rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },
             events: 1 << 16,
             ..Sizes::default()

@@ -2,6 +2,7 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod chains;
 mod extensions;
 mod flows;
 mod fragments;

@@ -11,8 +11,9 @@ use std::{
 
 use super::Place;
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Name, ServicePort},
+    cluster::{Endpoint, EndpointSlice, Name, ServicePort},
     datapath::Backend,
+    shared_map::SharedMap,
 };
 
 /// The endpoints of a service port that one node may use.
@@ -28,7 +29,12 @@ pub(super) struct Usable {
 
 impl Usable {
     /// Sorts the endpoints of a service port in one family, as seen from a node.
-    pub(super) fn new(slices: &[&EndpointSlice], port: &ServicePort, ipv6: bool, place: &Place<'_>) -> Self {
+    pub(super) fn new(
+        slices: &[Arc<EndpointSlice>],
+        port: &ServicePort,
+        ipv6: bool,
+        place: &Place<'_>,
+    ) -> Self {
         let all = gather(slices, port, ipv6, place);
         let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
         let hint = Hint::of(&ready, place);
@@ -40,28 +46,50 @@ impl Usable {
     }
 }
 
-/// EndpointSlices by the service they belong to.
-pub(super) struct Slices<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>);
+/// EndpointSlices by the service they belong to, in the order of their names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SlicesOf(SharedMap<Name, Vec<Arc<EndpointSlice>>>);
 
-impl<'a> Slices<'a> {
-    pub(super) fn new(cluster: &'a Cluster) -> Self {
-        let mut slices = BTreeMap::<_, Vec<_>>::new();
-        for slice in cluster.slices.values() {
-            if let Some(service) = &slice.service {
-                slices.entry((slice.name.namespace.as_str(), service.as_str())).or_default().push(slice);
+impl SlicesOf {
+    /// Goes from one set of slices to another; gives the services whose slices are not the same.
+    pub(super) fn update(
+        &mut self,
+        before: &SharedMap<Name, Arc<EndpointSlice>>,
+        after: &SharedMap<Name, Arc<EndpointSlice>>,
+    ) -> BTreeSet<Name> {
+        let mut services = BTreeSet::new();
+        for found in before.differences(after) {
+            if let Some(service) = found.before.and_then(service_of) {
+                let mut slices = self.0.remove(&service).unwrap_or_default();
+                slices.retain(|slice| slice.name != *found.key);
+                if !slices.is_empty() {
+                    self.0.insert(service.clone(), slices);
+                }
+                services.insert(service);
+            }
+            if let Some((slice, service)) = found.after.and_then(|slice| Some((slice, service_of(slice)?))) {
+                let mut slices = self.0.remove(&service).unwrap_or_default();
+                let position = slices.partition_point(|other| other.name < slice.name);
+                slices.insert(position, Arc::clone(slice));
+                self.0.insert(service.clone(), slices);
+                services.insert(service);
             }
         }
-        Self(slices)
+        services
     }
 
-    pub(super) fn of<'s>(&'s self, service: &'s Name) -> &'s [&'a EndpointSlice] {
-        self.0.get(&(service.namespace.as_str(), service.name.as_str())).map_or(&[], Vec::as_slice)
+    pub(super) fn of(&self, service: &Name) -> &[Arc<EndpointSlice>] {
+        self.0.get(service).map_or(&[], Vec::as_slice)
     }
+}
+
+fn service_of(slice: &Arc<EndpointSlice>) -> Option<Name> {
+    Some(Name { namespace: slice.name.namespace.clone(), name: slice.service.clone()? })
 }
 
 /// Number of addresses on this node with a ready endpoint, whichever port: what a health check reports.
 pub(super) fn local_ready(
-    slices: &[&EndpointSlice],
+    slices: &[Arc<EndpointSlice>],
     ports: &[ServicePort],
     ipv6: bool,
     place: &Place<'_>,
@@ -74,7 +102,7 @@ pub(super) fn local_ready(
 /// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
 /// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
 fn gather<'a>(
-    slices: &[&'a EndpointSlice],
+    slices: &'a [Arc<EndpointSlice>],
     port: &ServicePort,
     ipv6: bool,
     place: &Place<'_>,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use weir_common::policy::{IDENTITY_WORLD, Identity};
 
 use super::{
-    Behaviour, Fault, Model,
+    Behaviour, Fault, Model, elements,
     generate::{Random, datapath, samples},
     verdict::{Sample, answer, by_datapath, by_maps},
 };
@@ -33,7 +33,10 @@ impl Goal {
         let is_rich = |goal: &Self| {
             let image = committed(goal).1;
             let v6 = image.endpoints.keys().filter(|address| address.is_ipv6()).count();
+            let services = |ipv6| image.frontends.keys().any(|key| key.address.is_ipv6() == ipv6);
             v6 > 0
+                && services(false)
+                && services(true)
                 && image.endpoints.len() > v6 + 1
                 && image.peers.len() > 2
                 && image.live_rule_sets().len() > 2
@@ -133,7 +136,7 @@ proptest! {
     #[test]
     fn a_restarted_agent_goes_on_from_what_the_maps_hold(first: u64, second: u64) {
         let (_, image) = committed(&Goal::random(first));
-        let mut layout = Layout { image: image.clone(), settled: false };
+        let mut layout = Layout::found(image.clone());
         settle(&mut layout, image, &Goal::random(second));
     }
 }
@@ -174,7 +177,7 @@ proptest! {
             prop_assert!(matches!(error, CommitError::Mixed { .. }), "{}", error);
             let found = behaviour(&model.image, &samples);
             assert_between(&found, &old, &new, &samples, &Write::Vectors(Vec::new()));
-            let mut layout = Layout { image: model.image.clone(), settled: false };
+            let mut layout = Layout::found(model.image.clone());
             settle(&mut layout, model.image, &goals[2]);
         }
     }
@@ -191,7 +194,7 @@ proptest! {
             let report = commit(&mut layout.clone(), &plan, &mut model).unwrap();
             prop_assert!(report.left_over.is_some());
             prop_assert_eq!(behaviour(&model.image, &samples), goals[1].behaviour(&samples));
-            let mut layout = Layout { image: model.image.clone(), settled: false };
+            let mut layout = Layout::found(model.image.clone());
             settle(&mut layout, model.image, &goals[2]);
         }
     }
@@ -208,8 +211,9 @@ fn fault_points(plan: &Plan) -> Vec<usize> {
             write,
             Write::Vectors(_) | Write::Ports(_) | Write::Rules(_) | Write::RuleSets(_) | Write::Rings(..)
         );
-        points.extend(next..next + if array { 1 } else { write.len() });
-        next += write.len();
+        let count = elements(write).len();
+        points.extend(next..next + if array { 1 } else { count });
+        next += count;
     }
     points
 }
@@ -217,7 +221,7 @@ fn fault_points(plan: &Plan) -> Vec<usize> {
 /// Number of elements that a plan must write.
 fn needed(plan: &Plan) -> usize {
     let len = |step: &Step| match step {
-        Step::Write(write) => write.len(),
+        Step::Write(write) => elements(write).len(),
         Step::WaitForReaders => 0,
     };
     plan.steps.iter().map(len).sum()
@@ -252,7 +256,7 @@ fn a_pod_that_goes_is_removed_before_another_one_is_switched() {
     let (layout, _) = committed(&goal);
     let gone = *layout.image.endpoints.keys().next().unwrap();
     goal.datapath.endpoints.remove(&gone);
-    goal.datapath.identities.insert("10.0.2.9/32".parse().unwrap(), 99);
+    goal.datapath.identities.insert("10.0.2.9/32".parse().unwrap(), 99_u32);
     let plan = goal.plan(&layout);
     let endpoints = plan.steps.iter().find_map(|step| match step {
         Step::Write(Write::Endpoints(change)) => Some(change.clone()),

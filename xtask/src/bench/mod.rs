@@ -4,8 +4,11 @@
 //! in turns with what the kernel's own maps cost, and traffic through weir in turns with traffic through
 //! plain routing and through the rules that kube-proxy writes. What comes out is in `docs/performance.md`.
 
+mod policy;
 mod prog;
 mod report;
+mod scale;
+mod scale_lab;
 mod stats;
 mod table;
 
@@ -43,6 +46,10 @@ pub(crate) struct Options {
 enum Which {
     /// What a packet costs in each kernel program.
     Prog,
+    /// How long policies take to be enforced, and how many entries they take.
+    Policy,
+    /// How long services take to be enforced, and what they take of memory.
+    Scale,
     /// All of them.
     #[default]
     All,
@@ -63,6 +70,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     report.programs = budget::measure(&object)?;
     if options.which.includes(Which::Prog) {
         report.rows.extend(prog::run(options.quick)?);
+    }
+    if options.which.includes(Which::Policy) {
+        report.rows.extend(policy::run(options.quick)?);
+    }
+    if options.which.includes(Which::Scale) {
+        report.rows.extend(scale::run(options.quick)?);
     }
     table::print(&report);
     if let Some(path) = &options.json {

@@ -212,7 +212,8 @@ impl Lab {
                 }
             }
         }));
-        let (ended, sent) = (Arc::clone(&stop), Arc::clone(&counts));
+        let (enough, sent) = (Arc::new(AtomicBool::new(false)), Arc::clone(&counts));
+        let ended = Arc::clone(&enough);
         let sender = thread::spawn(move || {
             let begun = Instant::now();
             let mut number = 0_u32;
@@ -225,7 +226,7 @@ impl Lab {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
         });
-        Ok(Prober { stop, counts, sender, threads })
+        Ok(Prober { enough, stop, counts, sender, threads })
     }
 }
 
@@ -248,6 +249,9 @@ fn remove() {
 
 /// Packets under way.
 pub(super) struct Prober {
+    /// Ends the sender.
+    enough: Arc<AtomicBool>,
+    /// Ends those that receive.
     stop: Arc<AtomicBool>,
     counts: Arc<[AtomicU64; 2]>,
     sender: JoinHandle<()>,
@@ -257,10 +261,11 @@ pub(super) struct Prober {
 impl Prober {
     /// Stops sending; says how many were sent and how many were not answered.
     pub(super) fn end(self) -> (u64, u64) {
-        // The sender first, so that the last answers come in.
-        self.stop.store(true, Ordering::Relaxed);
+        self.enough.store(true, Ordering::Relaxed);
         drop(self.sender.join());
-        thread::sleep(Duration::from_millis(20));
+        // The last answers come in.
+        thread::sleep(Duration::from_millis(500));
+        self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         let [sent, received] = [0, 1].map(|index| self.counts[index].load(Ordering::Relaxed));
         (sent, sent.saturating_sub(received))

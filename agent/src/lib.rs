@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod compile;
+pub mod connections;
 pub mod daemon;
 pub mod datapath;
 pub mod kernel;

@@ -139,8 +139,15 @@ pub mod flags {
     pub const ANSWERED: u16 = 1 << 3;
     /// The one who opened the flow is this node itself.
     pub const FROM_NODE: u16 = 1 << 4;
-    /// It leaves the cluster by the uplink, under the node's address.
+    /// The flow has the node's address and a port of its own.
     pub const MASQUERADED: u16 = 1 << 5;
+    /// Where the receiver is no local pod, the packet goes out by the uplink: the stack would take its
+    /// source, an address of the node or of a service, for forged.
+    pub const BY_UPLINK: u16 = 1 << 6;
+    /// The packet goes to a socket of this node as if it came from one: its source is the node's address.
+    pub const BY_LOOPBACK: u16 = 1 << 7;
+    /// Never in an entry: this packet, an ICMP error, has been rewritten already.
+    pub const REWRITTEN: u16 = 1 << 15;
 }
 
 /// States of [`FlowEntry::state`], with timeouts in seconds in [`timeout`](state::timeout).

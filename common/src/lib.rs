@@ -10,6 +10,7 @@
 
 pub mod addr;
 pub mod checksum;
+pub mod crc32c;
 pub mod endpoint;
 pub mod event;
 pub mod flow;

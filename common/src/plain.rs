@@ -18,7 +18,7 @@ macro_rules! plain {
     )+};
 }
 
-plain!(u8: 1, u16: 2, u32: 4, u64: 8, [u32; 2]: 8);
+plain!(u8: 1, u16: 2, u32: 4, u64: 8, [u32; 2]: 8, [u64; 8]: 64);
 
 /// The bytes of a value, as they lie in a map.
 pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {

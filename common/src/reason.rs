@@ -70,11 +70,13 @@ reasons! {
     ServiceUnallocated = 19 "SERVICE_ADDRESS_NOT_ALLOCATED" "an address of the service range that no service has"
     IcmpUnsupported = 20 "UNSUPPORTED_ICMP_TYPE" "an ICMP type that is not passed on"
     IcmpUnrelated = 21 "ICMP_ERROR_UNRELATED" "an ICMP error that quotes no live flow, or one of the wrong direction"
-    FlowTableFailed = 22 "CT_MAP_INSERTION_FAILED" "the flow could not be recorded"
+    FlowTableFailed = 22 "CT_MAP_INSERTION_FAILED" "the flow could not be recorded: others want the same place at the same time"
     NoFreePort = 23 "SNAT_NO_FREE_PORT" "no free port to masquerade the connection with"
-    TtlExceeded = 24 "TTL_EXCEEDED" "the hop limit ran out"
+    TtlExceeded = 24 "TTL_EXCEEDED" "the hop limit ran out, and the packet is for an address of the node itself"
     NotReady = 25 "AGENT_NOT_READY" "nothing has been committed yet"
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
+    ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
+    SourceRange = 28 "DENIED_BY_LB_SRC_RANGE_CHECK" "the client is in none of the service's loadBalancerSourceRanges"
 }
 
 impl Reason {

@@ -76,8 +76,23 @@ pub struct MemberKey<A> {
     pub backend: Backend<A>,
 }
 
+/// Key of the `SOURCE_RANGES_*` LPM tries, after the length of its prefix: a client that may use the
+/// frontends of a service port that have [`flags::SOURCE_RANGES`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SourceKey<A> {
+    /// [`Service::id`], all of which belongs to every prefix.
+    pub service: u32,
+    /// The client.
+    pub client: A,
+}
+
+/// Bits that the prefixes of [`SourceKey`] begin with: the service.
+pub const SOURCE_PREFIX: u32 = u32::BITS;
+
 plain!(
     Ring: 8, Service: 24,
+    SourceKey<crate::addr::V4>: 8, SourceKey<crate::addr::V6>: 20,
     FrontendKey<crate::addr::V4>: 8, FrontendKey<crate::addr::V6>: 20,
     Backend<crate::addr::V4>: 8, Backend<crate::addr::V6>: 20,
     MemberKey<crate::addr::V4>: 12, MemberKey<crate::addr::V6>: 24,

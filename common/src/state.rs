@@ -30,6 +30,16 @@ pub mod flags {
     pub const MASQUERADE: u32 = 1 << 0;
 }
 
+/// Bits of the values of the `INSIDE_*` LPM tries: whose a cluster's own address is.
+pub mod inside {
+    /// A pod's.
+    pub const POD: u32 = 1 << 0;
+    /// A node's.
+    pub const NODE: u32 = 1 << 1;
+    /// This node's own.
+    pub const OWN: u32 = 1 << 2;
+}
+
 /// Which events go to the ring buffer.
 pub mod events {
     /// Dropped packets.
@@ -40,5 +50,8 @@ pub mod events {
 
 /// Mark of a packet that was judged before it is handed to a pod's interface from the node's side.
 pub const MARK_JUDGED: u32 = 0x7765_6972;
+
+/// Number of the loopback interface of every network namespace.
+pub const LOOPBACK: u32 = 1;
 
 plain!(State: 36);

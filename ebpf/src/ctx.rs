@@ -1,7 +1,7 @@
 //! A packet at a TC hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_F_INGRESS},
     helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data},
 };
 use weir_common::reason::Reason;
@@ -164,6 +164,13 @@ impl Ctx {
     pub fn redirect(&self, ifindex: u32) -> i32 {
         // SAFETY: as in `redirect_peer`.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
+    /// Hands the packet to the input of the interface `ifindex`.
+    #[inline(always)]
+    pub fn redirect_ingress(&self, ifindex: u32) -> i32 {
+        // SAFETY: as in `redirect_peer`.
+        unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
     /// Hands the packet to the output of `ifindex` after a new look-up of route and neighbour.

@@ -8,7 +8,7 @@ use weir_common::{
     header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
-    state::State,
+    state::{State, inside},
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     family::Family,
     flow::{Path, Rules},
     maps, masquerade,
-    parse::{Kind, Packet},
+    parse::Kind,
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
@@ -45,12 +45,11 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
         }
     }
     work.is_new = 1;
-    let Work { packet, path, .. } = work;
     // SAFETY: places in the map.
-    unsafe { words::copy(&raw mut path.to, packet.key.tuple()) };
-    path.flags = 0;
-    path.state = state::OPENING;
-    let answer = open::<F>(ctx, hook, state, packet, path);
+    unsafe { words::copy(&raw mut work.path.to, work.packet.key.tuple()) };
+    work.path.state = state::OPENING;
+    let answer = open::<F>(ctx, hook, state, work);
+    let Work { packet, path, .. } = work;
     // SAFETY: as before.
     if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
@@ -99,7 +98,7 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
-    if work.is_new != 0 && work.path.flags & flags::MASQUERADED != 0 {
+    if work.is_new != 0 {
         let answer = F::allot();
         if answer != GO_ON {
             return answer;
@@ -116,24 +115,38 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         entry.key.scope = server.ifindex;
         entry.key.protocol = key.protocol;
         turn(&mut entry.path.to, key.tuple());
-        entry.path.flags = path.flags | flags::REPLY;
+        entry.path.flags = path.flags & !(flags::BY_UPLINK | flags::BY_LOOPBACK) | flags::REPLY;
+        if hook == Hook::FromUplink as u32 {
+            entry.path.flags |= flags::BY_UPLINK;
+        } else if hook == Hook::ToUplink as u32 && F::inside(&key.dst) & inside::OWN != 0 {
+            entry.path.flags |= flags::BY_LOOPBACK;
+        }
         entry.path.epoch = path.epoch;
         entry.path.state = path.state;
-        lead(&mut entry.path, client);
-        F::insert();
+        lead(&mut entry.path, client, state);
+        if !insert::<F>() {
+            return Reason::FlowTableFailed as u32;
+        }
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
-    lead(path, if path.flags & flags::REPLY != 0 { client } else { server });
-    if path.flags & (flags::MASQUERADED | flags::REPLY) == flags::MASQUERADED {
-        path.ifindex = state.uplink;
-    }
+    lead(path, if path.flags & flags::REPLY != 0 { client } else { server }, state);
     // SAFETY: places in the map.
     unsafe {
         words::copy(&raw mut entry.key, key);
         words::copy(&raw mut entry.path, path);
     }
-    F::insert();
+    // A flow that goes on has its old entry until a later packet writes the new one.
+    if !insert::<F>() && *is_new != 0 {
+        return Reason::FlowTableFailed as u32;
+    }
     GO_ON
+}
+
+/// Writes an entry; where another CPU writes the same place, a few times.
+#[inline(always)]
+fn insert<F: Family>() -> bool {
+    const TRIES: u32 = 3;
+    (0..TRIES).any(|_| F::insert())
 }
 
 /// Makes `to` the tuple of packets that go the other way.
@@ -172,16 +185,16 @@ fn name_ends<A: Addr>(work: &mut Work<A>) {
 
 /// Fills in where a new flow goes, and that the node is its client where that is so. Answers as [`choose`].
 #[inline(always)]
-fn open<F: Family>(
-    ctx: &Ctx,
-    hook: u32,
-    state: &State,
-    packet: &Packet<F::Addr>,
-    path: &mut Path<F::Addr>,
-) -> u32 {
-    if hook == Hook::FromUplink as u32 {
+fn open<F: Family>(ctx: &Ctx, hook: u32, state: &State, work: &mut Work<F::Addr>) -> u32 {
+    let is_node = hook == Hook::ToUplink as u32 || hook == Hook::ToPod as u32 && ctx.ingress_ifindex() == 0;
+    work.path.flags = if is_node { flags::FROM_NODE } else { 0 };
+    let served = if hook == Hook::ToPod as u32 { NOT_OURS } else { F::serve(hook) };
+    slow::settle();
+    let is_uplink = hook == Hook::FromUplink as u32 || hook == Hook::ToUplink as u32;
+    if is_uplink && served == NOT_OURS {
         return NOT_OURS;
     }
+    let Work { packet, path, .. } = work;
     if packet.piece.is_later() {
         return Reason::FragmentNotFound as u32;
     }
@@ -189,16 +202,6 @@ fn open<F: Family>(
         return Reason::IcmpUnrelated as u32;
     }
     let (src, dst) = (&packet.key.src, &packet.key.dst);
-    if hook == Hook::ToPod as u32 {
-        if !is_behind::<F>(dst, ctx.ifindex()) {
-            return Reason::UnknownEndpoint as u32;
-        }
-        if ctx.ingress_ifindex() == 0 {
-            path.flags |= flags::FROM_NODE;
-            return GO_ON;
-        }
-        return if is_outside::<F>(ctx, state, src) { GO_ON } else { Reason::InvalidSource as u32 };
-    }
     if hook == Hook::FromPod as u32 {
         if !is_behind::<F>(src, ctx.ifindex()) {
             return Reason::InvalidSource as u32;
@@ -207,58 +210,27 @@ fn open<F: Family>(
         if dst.is_martian() || unsafe { words::same(dst, src) } {
             return Reason::InvalidDestination as u32;
         }
+        if masquerade::concerns::<F>(state, path) {
+            path.flags |= flags::MASQUERADED | flags::BY_UPLINK;
+        }
     } else {
-        // The node's own packets take their way unless they are for a service.
-        if service::find::<F>(&packet.key).is_none() {
-            return NOT_OURS;
+        if hook == Hook::ToPod as u32 && !is_behind::<F>(dst, ctx.ifindex()) {
+            return Reason::UnknownEndpoint as u32;
         }
-        path.flags |= flags::FROM_NODE;
+        if !is_node && !is_outside::<F>(ctx, src) {
+            return Reason::InvalidSource as u32;
+        }
     }
-    let answer = destination::<F>(state, packet, path);
-    if hook == Hook::FromPod as u32 && masquerade::concerns::<F>(state, path) {
-        path.flags |= flags::MASQUERADED;
-    }
-    answer
+    if served == NOT_OURS { GO_ON } else { served }
 }
 
-/// A packet that comes to a pod from elsewhere has no address of this node, nor of a pod of it.
+/// A packet that comes from elsewhere has no address of this node, nor of a pod of it, nor of a service.
 #[inline(always)]
-fn is_outside<F: Family>(ctx: &Ctx, state: &State, src: &F::Addr) -> bool {
+fn is_outside<F: Family>(ctx: &Ctx, src: &F::Addr) -> bool {
     let is_local = F::endpoint(src).is_some_and(|pod| pod.ifindex != ctx.ingress_ifindex());
-    // SAFETY: places in maps.
-    let is_node = unsafe { words::same(src, F::node(state)) };
-    !src.is_martian() && !is_node && !is_local
-}
-
-/// Fills in where a new flow's packets go: to a backend when it is for a service, else where they say.
-/// Refuses when the address is a service's, but there is nothing behind it. Answers as [`choose`].
-#[inline(always)]
-fn destination<F: Family>(state: &State, packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
-    let key = &packet.key;
-    if let Some(service) = service::find::<F>(key) {
-        let Some(backend) = service::choose::<F>(service.internal, key) else {
-            return Reason::ServiceNoBackend as u32;
-        };
-        path.to.dport = backend.port;
-        // SAFETY: places of one type each, all in maps.
-        unsafe {
-            words::copy(&raw mut path.to.dst, &raw const backend.addr);
-            if words::same(&raw const backend.addr, &raw const key.src) {
-                // A pod that is its own backend would drop a packet from its own address.
-                words::copy(&raw mut path.to.src, F::node(state));
-                if *F::node(state) == F::Addr::default() {
-                    return Reason::ServiceNoBackend as u32;
-                }
-            }
-        }
-    } else if F::endpoint(&key.dst).is_none() {
-        match F::identity(&key.dst).slots[0] {
-            IDENTITY_SERVICE => return Reason::ServicePortUnknown as u32,
-            IDENTITY_SERVICE_CIDR => return Reason::ServiceUnallocated as u32,
-            _ => {}
-        }
-    }
-    GO_ON
+    let is_node = F::inside(src) & inside::OWN != 0;
+    let is_service = matches!(F::identity(src).slots[0], IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+    !src.is_martian() && !is_node && !is_local && !is_service
 }
 
 /// What policy judges by, for an IP protocol number.
@@ -278,11 +250,14 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
     F::endpoint(addr).is_some_and(|pod| pod.ifindex == ifindex)
 }
 
-/// Makes a way end at `receiver`, or in the node's stack when that is no local pod.
+/// Makes a way end at `receiver`; when that is no local pod, at the uplink or in the node's stack.
 #[inline(always)]
-fn lead<A>(path: &mut Path<A>, receiver: &End<A>) {
+fn lead<A>(path: &mut Path<A>, receiver: &End<A>, state: &State) {
     path.flags &= !flags::TO_PEER;
     path.ifindex = receiver.ifindex;
+    if path.flags & flags::BY_UPLINK != 0 && path.ifindex == 0 {
+        path.ifindex = state.uplink;
+    }
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut path.mac, &raw const receiver.mac) };
     if receiver.ifindex != 0 {
@@ -290,12 +265,12 @@ fn lead<A>(path: &mut Path<A>, receiver: &End<A>) {
     }
 }
 
-/// Whether the service that a flow was opened through still sends it to its backend. TCP flows stay
-/// with an endpoint that has left; flows without a connection end at once, as with kube-proxy.
+/// Whether the service that a flow was opened through still sends it to its backend. Connections stay
+/// with an endpoint that has left; UDP, which has none, ends at once, as with kube-proxy.
 #[inline(always)]
 fn still_served<F: Family>(work: &Work<F::Addr>) -> bool {
     let Work { packet, server, front, .. } = work;
-    if packet.key.protocol == u32::from(protocol::TCP) {
+    if packet.key.protocol != u32::from(protocol::UDP) {
         return true;
     }
     // SAFETY: places in the map.

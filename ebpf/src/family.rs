@@ -8,7 +8,7 @@ use weir_common::{
     header::{IpHeader, Ipv4, Ipv6, icmp, protocol},
     policy::Identity,
     reason::{Hook, Reason},
-    service::{Backend, FrontendKey, MemberKey, Service},
+    service::{Backend, FrontendKey, MemberKey, SOURCE_PREFIX, Service, SourceKey},
     state::State,
 };
 
@@ -43,9 +43,13 @@ pub trait Family: Sized {
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
     /// [`crate::flow::insert`], see [`crate::slow`].
-    fn insert();
+    fn insert() -> bool;
+    /// [`crate::service::serve`], see [`crate::slow`].
+    fn serve(hook: u32) -> u32;
     /// [`crate::masquerade::allot`], see [`crate::slow`].
     fn allot() -> u32;
+    /// [`crate::masquerade::is_free`], see [`crate::slow`].
+    fn is_free() -> bool;
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
@@ -56,6 +60,8 @@ pub trait Family: Sized {
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
+    /// [`crate::deliver::expired`], see [`crate::slow`].
+    fn expired() -> u32;
     /// [`crate::report::dropped`], see [`crate::slow`].
     fn report_drop(ctx: &Ctx, hook: Hook, reason: u32);
     /// Whether this ICMP type reports an error about a packet that it quotes.
@@ -70,13 +76,15 @@ pub trait Family: Sized {
     /// Map of identities.
     fn identities() -> &'static LpmTrie<Self::Addr, Identity>;
     /// Map of the cluster's own addresses.
-    fn inside() -> &'static LpmTrie<Self::Addr, u32>;
+    fn insiders() -> &'static LpmTrie<Self::Addr, u32>;
     /// Map of frontends.
     fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
     /// Rings of backends.
     fn rings() -> &'static Array<Backend<Self::Addr>>;
     /// Map of endpoints that live flows may stay with.
     fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32>;
+    /// Map of the clients that may use services with source ranges.
+    fn sources() -> &'static LpmTrie<SourceKey<Self::Addr>, u32>;
     /// Flow table.
     fn flows() -> &'static Array<FlowSet<Self::Addr>>;
     /// Number of sets of the flow table, minus one.
@@ -102,11 +110,19 @@ pub trait Family: Sized {
         }
     }
 
-    /// Whether `addr` is one of the cluster's own.
+    /// Whose `addr` is, if it is one of the cluster's own: bits of [`weir_common::state::inside`].
     #[inline(always)]
-    fn is_inside(addr: &Self::Addr) -> bool {
+    fn inside(addr: &Self::Addr) -> u32 {
         let key = AlignedAfterWord::new(Key::new(Self::BITS, *addr));
-        Self::inside().get(&key.1).is_some()
+        Self::insiders().get(&key.1).copied().unwrap_or(0)
+    }
+
+    /// Whether `client` is in the source ranges of the service.
+    #[inline(always)]
+    fn is_source(service: u32, client: &Self::Addr) -> bool {
+        let key = SourceKey { service, client: *client };
+        let key = Aligned(Key::new(SOURCE_PREFIX + Self::BITS, key));
+        Self::sources().get(&key.0).is_some()
     }
 
     /// The service on a frontend.
@@ -133,7 +149,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
@@ -147,12 +163,20 @@ macro_rules! family_maps {
             slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
         }
         #[inline(always)]
-        fn insert() {
-            slow::$insert();
+        fn insert() -> bool {
+            slow::hear(slow::$insert()) == slow::GO_ON
+        }
+        #[inline(always)]
+        fn serve(hook: u32) -> u32 {
+            slow::hear(slow::$serve(hook))
         }
         #[inline(always)]
         fn allot() -> u32 {
             slow::hear(slow::$allot())
+        }
+        #[inline(always)]
+        fn is_free() -> bool {
+            slow::hear(slow::$free()) == slow::GO_ON
         }
         #[inline(always)]
         fn has_entry() -> bool {
@@ -175,6 +199,10 @@ macro_rules! family_maps {
             slow::$icmp_error(ctx.as_ptr(), hook as u32)
         }
         #[inline(always)]
+        fn expired() -> u32 {
+            slow::$expired()
+        }
+        #[inline(always)]
         fn report_drop(ctx: &Ctx, hook: Hook, reason: u32) {
             slow::$dropped(ctx.as_ptr(), hook as u32, reason);
         }
@@ -191,7 +219,7 @@ macro_rules! family_maps {
             &maps::$identities
         }
         #[inline(always)]
-        fn inside() -> &'static LpmTrie<Self::Addr, u32> {
+        fn insiders() -> &'static LpmTrie<Self::Addr, u32> {
             &maps::$inside
         }
         #[inline(always)]
@@ -205,6 +233,10 @@ macro_rules! family_maps {
         #[inline(always)]
         fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32> {
             &maps::$members
+        }
+        #[inline(always)]
+        fn sources() -> &'static LpmTrie<SourceKey<Self::Addr>, u32> {
+            &maps::$sources
         }
         #[inline(always)]
         fn flows() -> &'static Array<FlowSet<Self::Addr>> {
@@ -252,7 +284,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -285,5 +317,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -19,6 +19,7 @@ use weir_common::{
         flags, set_of, state, tag_of,
     },
     header::{protocol, tcp_flags},
+    reason::Reason,
 };
 
 use crate::{
@@ -283,18 +284,20 @@ pub fn peek<F: Family>(work: &mut Work<F::Addr>) -> bool {
 }
 
 /// Writes the entry that is in `work`: over the one of the same key, into a free way, or over the entry of
-/// the set that is least worth keeping. When another CPU is at work on the same way, that one wins, and
-/// this packet's successor tries again.
+/// the set that is least worth keeping.
+///
+/// # Errors
+/// [`Reason::FlowTableFailed`] when another CPU is at work on the same way; that one wins.
 #[inline(always)]
-pub fn insert<F: Family>(work: &mut Work<F::Addr>) {
+pub fn insert<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Work { entry: Entry { key, path }, rules, best, .. } = work;
     let now = maps::now();
     let hash = key.hash();
-    let Some(set) = set::<F>(hash) else { return };
+    let Some(set) = set::<F>(hash) else { return Err(Reason::FlowTableFailed) };
     let old = victim(set, hash, now, best);
     let way = way_of(old);
     if old & BUSY != 0 && old & TAG_USED == 0 || !swap_tag(set, way, old, BUSY | way as u64) {
-        return;
+        return Err(Reason::FlowTableFailed);
     }
     let entry = entry(set, old);
     // SAFETY: in bounds; the way is ours until its tag is published.
@@ -314,6 +317,7 @@ pub fn insert<F: Family>(work: &mut Work<F::Addr>) {
     }
     let version = old.wrapping_add(TAG_CHANGE) & TAG_VERSION;
     swap_tag(set, way, BUSY | way as u64, tag_of(hash) | version | way as u64);
+    Ok(())
 }
 
 /// The tag of the way that an entry for a key with this hash goes to. `best` is for its own use.

@@ -68,7 +68,7 @@ pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Res
     if path.flags & flags::REWRITE != 0 {
         translate::<F>(ctx, packet, quoted, path)?;
         // That was all there is to rewrite.
-        path.flags &= !flags::REWRITE;
+        path.flags = path.flags & !flags::REWRITE | flags::REWRITTEN;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use weir_common::{
     flow::{FlowSet, Fragment, FragmentKey},
     policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
     reason::{Counter, HOOKS, REASONS},
-    service::{Backend, FrontendKey, MemberKey, Service},
+    service::{Backend, FrontendKey, MemberKey, Service, SourceKey},
     state::State,
 };
 
@@ -49,7 +49,7 @@ pub static ENDPOINTS_V6: HashMap<V6, Endpoint> = HashMap::with_max_entries(1024,
 pub static IDENTITIES_V4: LpmTrie<V4, Identity> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 pub static IDENTITIES_V6: LpmTrie<V6, Identity> = LpmTrie::with_max_entries(65536, 0);
-/// The cluster's own addresses: what pods send there is not masqueraded.
+/// The cluster's own addresses, and whose they are: bits of [`weir_common::state::inside`].
 #[map]
 pub static INSIDE_V4: LpmTrie<V4, u32> = LpmTrie::with_max_entries(65536, 0);
 /// The same for IPv6.
@@ -83,6 +83,10 @@ pub static RINGS_V6: Array<Backend<V6>> = Array::with_max_entries(262_144, 0);
 pub static MEMBERS_V4: HashMap<MemberKey<V4>, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
 pub static MEMBERS_V6: HashMap<MemberKey<V6>, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+#[map]
+pub static SOURCE_RANGES_V4: LpmTrie<SourceKey<V4>, u32> = LpmTrie::with_max_entries(65536, 0);
+#[map]
+pub static SOURCE_RANGES_V6: LpmTrie<SourceKey<V6>, u32> = LpmTrie::with_max_entries(65536, 0);
 
 // Mappable arrays start at a page, so that an IPv4 entry is one cache line.
 #[map]

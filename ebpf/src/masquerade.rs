@@ -1,8 +1,8 @@
-//! Masquerade: what a pod sends outside of the cluster leaves under the node's address and a port of its own.
+//! The source that a flow has beyond this node: its own, or the node's address and a port of its own.
 
 use weir_common::{
+    addr::Be16,
     flow::flags,
-    header::protocol,
     reason::Reason,
     state::{self, State},
 };
@@ -10,7 +10,7 @@ use weir_common::{
 use crate::{
     family::Family,
     flow::Path,
-    maps, words,
+    maps, slow, words,
     work::{Entry, Work},
 };
 
@@ -31,41 +31,69 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
         && state.uplink != 0
         && *F::node(state) != F::Addr::default()
         && F::endpoint(dst).is_none()
-        && !F::is_inside(dst)
+        && F::inside(dst) == 0
 }
 
-/// Gives a new flow the node's address and a free port: one that no live flow with the same receiver has.
-/// An echo's identifier is its port. SCTP keeps its port, since its checksum is over all of the packet.
+/// Finds a source port for a new flow by which its answers are told from those of every other: its own
+/// where that is free, and if the flow is masqueraded one of those given out, beside the node's address.
+/// An echo's identifier is its port.
+///
+/// Two services with one backend may be asked from one port, and so may a service and its backend: both
+/// flows would have the same answers. The later one gets another port.
 ///
 /// # Errors
 /// [`Reason::NoFreePort`].
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, entry: Entry { key, .. }, cursor, .. } = work;
-    // SAFETY: places of one type each, all in maps.
+    let Work { packet, path, server, entry: Entry { key, .. }, cursor, .. } = work;
+    key.dport = packet.key.sport;
+    let first = packet.key.hash() as u32 % PORTS;
+    cursor.set(first);
+    if path.flags & flags::MASQUERADED != 0 {
+        if *F::node(state) == F::Addr::default() {
+            return Err(Reason::NoFreePort);
+        }
+        // SAFETY: places of one type each, all in maps.
+        unsafe { words::copy(&raw mut path.to.src, F::node(state)) };
+        path.flags |= flags::REWRITE;
+        key.dport = Be16::new(FIRST_PORT + first as u16);
+    }
+    // SAFETY: as before.
     unsafe {
-        words::copy(&raw mut path.to.src, F::node(state));
         words::copy(&raw mut key.src, &raw const path.to.dst);
-        words::copy(&raw mut key.dst, F::node(state));
+        words::copy(&raw mut key.dst, &raw const path.to.src);
     }
-    path.flags |= flags::REWRITE;
     key.sport = path.to.dport;
-    key.scope = 0;
+    key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
-    if packet.protocol() == protocol::SCTP {
-        key.dport = packet.key.sport;
-        return if F::has_entry() { Err(Reason::NoFreePort) } else { Ok(()) };
-    }
-    cursor.set(packet.key.hash() as u32 % PORTS);
     for _ in 0..TRIES {
-        let offset = cursor.get() % PORTS;
-        key.dport = weir_common::addr::Be16::new(FIRST_PORT + offset as u16);
-        if !F::has_entry() {
+        if F::is_free() {
             path.to.sport = key.dport;
+            if key.dport != packet.key.sport {
+                path.flags |= flags::REWRITE;
+            }
             return Ok(());
         }
-        cursor.set(offset + STEP);
+        let offset = (cursor.get() + STEP) % PORTS;
+        cursor.set(offset);
+        key.dport = Be16::new(FIRST_PORT + offset as u16);
     }
     Err(Reason::NoFreePort)
+}
+
+/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's.
+#[inline(always)]
+pub fn is_free<F: Family>(work: &Work<F::Addr>) -> bool {
+    if !F::has_entry() {
+        return true;
+    }
+    slow::settle();
+    let (sent, answer) = (work.packet.key.tuple(), &work.entry.path.to);
+    // SAFETY: places of one type each, all in the map.
+    let are_ends = unsafe {
+        words::same(&raw const answer.src, &raw const sent.dst)
+            && words::same(&raw const answer.dst, &raw const sent.src)
+    };
+    are_ends && answer.sport == sent.dport && answer.dport == sent.sport
 }

@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weir_common::{
-    addr::Be16,
+    addr::{Addr, Be16},
     checksum::Change,
     flow::Tuple,
-    header::{Eth, Icmp, IpHeader},
+    header::{Eth, Icmp, IpHeader, Sctp},
     reason::Reason,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     ctx::Ctx,
     family::Family,
     parse::{IP_OFFSET, Kind, Packet},
-    words,
+    slow, words,
 };
 
 /// Offsets of the checksum in the transport headers.
@@ -84,8 +84,7 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
             Kind::Tcp | Kind::Udp => {
                 *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
             }
-            // SCTP's CRC covers its ports and would have to be made anew over all of the packet.
-            Kind::Sctp => return Err(Reason::RewriteFailed),
+            Kind::Sctp => mend_sctp(ctx, packet, to)?,
             // The identifier: one port is it, the other is 0 before and after.
             _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
@@ -102,6 +101,28 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
     if ports_change {
         let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
         ctx.replace_l4_check(check, ports.folded32(), flags)?;
+    }
+    Ok(())
+}
+
+/// Changes the ports of an SCTP packet, and its CRC, which covers them. A field of zero means that the CRC is
+/// left to the device, which knows the ports then.
+///
+/// # Errors
+/// [`Reason::RewriteFailed`] for a fragment: the CRC's change depends on the length of the datagram.
+#[inline(always)]
+fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+    if packet.piece.is_fragment {
+        return Err(Reason::RewriteFailed);
+    }
+    let word = |sport: Be16, dport: Be16| u32::from(sport.0) | u32::from(dport.0) << 16;
+    let change = word(packet.key.sport, packet.key.dport) ^ word(to.sport, to.dport);
+    let difference = slow::hear(slow::crc_difference(change, packet.piece.end));
+    let header = ctx.header_mut::<Sctp>(packet.l4)?;
+    (header.sport, header.dport) = (to.sport, to.dport);
+    let check = u32::from_le_bytes(header.check);
+    if check != 0 {
+        header.check = (check ^ difference).to_le_bytes();
     }
     Ok(())
 }

@@ -7,13 +7,13 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_common::reason::Reason;
+use weir_common::{crc32c, reason::Reason};
 
 use crate::{
     ctx::Ctx,
-    decide,
+    decide, deliver,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, masquerade, neighbour, parse, report, words,
+    flow, fragment, icmp_error, masquerade, neighbour, parse, report, service, words,
     work::{Refused, Work},
 };
 
@@ -69,7 +69,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $allot:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $dropped:ident) => {
+    ($family:ty: $choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident) => {
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -85,11 +85,26 @@ macro_rules! stages {
             run::<$family>(|work| decide::judge::<$family>(work))
         }
 
+        /// [`service::serve`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $serve(hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| service::serve::<$family>(hook, &work.packet, &mut work.path))
+        }
+
         /// [`masquerade::allot`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $allot() -> u32 {
             run::<$family>(|work| answer(masquerade::allot::<$family>(work)))
+        }
+
+        /// [`masquerade::is_free`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $free() -> u32 {
+            run::<$family>(|work| if masquerade::is_free::<$family>(work) { GO_ON } else { NOT_OURS })
         }
 
         /// [`flow::peek`].
@@ -110,10 +125,7 @@ macro_rules! stages {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $insert() -> u32 {
-            run::<$family>(|work| {
-                flow::insert::<$family>(work);
-                GO_ON
-            })
+            run::<$family>(|work| answer(flow::insert::<$family>(work)))
         }
 
         /// [`flow::keep_alive`].
@@ -149,6 +161,13 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
+        /// [`deliver::expired`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $expired() -> u32 {
+            run::<$family>(|work| answer(deliver::expired::<$family>(&work.packet)))
+        }
+
         /// [`report::dropped`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -161,8 +180,21 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 allot_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 allot_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 dropped_v6);
+stages!(Inet: choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4);
+stages!(Inet6: choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6);
+
+/// [`crc32c::difference`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn crc_difference(change: u32, bytes: u32) -> u32 {
+    let (change, bytes) = (hear(change), hear(bytes));
+    run::<Inet>(|work| {
+        crc32c::difference(change, bytes, |mask| {
+            work.cursor.set(mask);
+            work.cursor.get()
+        })
+    })
+}
 
 /// [`report::unparsed`].
 #[unsafe(no_mangle)]

@@ -1,5 +1,6 @@
 //! Tests of weir from the outside, and the conformance cases.
 
 pub mod conformance;
+pub mod fuzz;
 pub mod live;
 pub mod packets;

@@ -34,13 +34,21 @@ pub(crate) fn all(release: bool) -> Result<PathBuf> {
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
 pub(crate) fn kernel_programs() -> Result<PathBuf> {
     step("Building", "the kernel programs");
-    bpf_object(EBPF, "weir")
+    let built = kernel_programs_of(&shell::root(), &toolchain::find_or_install()?)?;
+    let object = bpf_dir(&shell::root()).join("weir");
+    copy_if_changed(&built, &object)?;
+    Ok(object)
+}
+
+/// Builds the kernel programs of the sources at `root`, and says where they are.
+pub(crate) fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+    bpf_package(EBPF, root, toolchain)
 }
 
 /// Builds the yardsticks of the benches.
 pub(crate) fn floors() -> Result<PathBuf> {
     step("Building", "the yardsticks");
-    bpf_object(FLOORS, "floors")
+    bpf_package(FLOORS, &shell::root(), &toolchain::find_or_install()?)
 }
 
 /// Builds the load generator, optimised.
@@ -50,19 +58,20 @@ pub(crate) fn load_generator() -> Result<PathBuf> {
     Ok(target_dir().join("release/weir-load"))
 }
 
-fn bpf_object(package: &str, name: &str) -> Result<PathBuf> {
-    let toolchain = toolchain::find_or_install()?;
+fn bpf_package(package: &str, root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
-    cargo.args(["build", "--quiet", "--release"]);
-    shell::run(for_bpf(&mut cargo, package, &toolchain))?;
-    let built = bpf_dir().join("bpfel-unknown-none/release").join(package);
-    let object = bpf_dir().join(name);
-    copy_if_changed(&built, &object)?;
-    Ok(object)
+    let cargo = for_bpf(cargo.args(["build", "--quiet", "--release"]), package, root, toolchain);
+    shell::run(cargo.current_dir(root))?;
+    Ok(bpf_dir(root).join("bpfel-unknown-none/release").join(package))
 }
 
-/// Adds to a cargo command what building for BPF takes.
-pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, package: &str, toolchain: &Toolchain) -> &'a mut Command {
+/// Adds to a cargo command what building a package of the sources at `root` for BPF takes.
+pub(crate) fn for_bpf<'a>(
+    cargo: &'a mut Command,
+    package: &str,
+    root: &Path,
+    toolchain: &Toolchain,
+) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -79,7 +88,7 @@ pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, package: &str, toolchain: &Too
     cargo
         .args(["--package", package, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
-        .arg(bpf_dir())
+        .arg(bpf_dir(root))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
 }
 
@@ -88,8 +97,8 @@ pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 
-fn bpf_dir() -> PathBuf {
-    shell::root().join("target/bpf")
+fn bpf_dir(root: &Path) -> PathBuf {
+    root.join("target/bpf")
 }
 
 /// Leaves an equal file alone, so that nothing that embeds it is built again.

@@ -56,7 +56,9 @@ pub(crate) fn lint() -> Result<()> {
     for package in build::BPF_PACKAGES {
         let mut clippy = toolchain.clippy()?;
         clippy.args(["--quiet", "--release"]);
-        shell::run(build::for_bpf(&mut clippy, package, &toolchain).args(["--", "-D", "warnings"]))?;
+        shell::run(
+            build::for_bpf(&mut clippy, package, &shell::root(), &toolchain).args(["--", "-D", "warnings"]),
+        )?;
     }
     step("Checking", "documentation");
     let mut doc = shell::cargo();

@@ -11,6 +11,7 @@ mod checks;
 pub mod demo;
 mod dist;
 mod machine;
+mod mutants;
 mod shell;
 mod toolchain;
 mod vagrant;
@@ -62,6 +63,15 @@ enum Command {
     },
     /// Measure how fast weir is, against the kernel's own maps, plain routing and kube-proxy's rules.
     Bench(bench::Options),
+    /// Put faults into a copy of the sources, one by one, and see that the tests notice each.
+    Mutants {
+        /// Only the faults whose description contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Write the table of faults, `docs/mutants.md`.
+        #[arg(long, conflicts_with = "only")]
+        update: bool,
+    },
     /// Build the static release binary and its checksum.
     Dist,
 }
@@ -103,6 +113,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Conformance { args } => return checks::conformance(&args),
         Command::Budget { update } => return budget::run(update),
         Command::Bench(options) => return bench::run(&options),
+        Command::Mutants { only, update } => return mutants::run(only.as_deref(), update),
         Command::Dist => dist::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use super::{Error, args::Target};
 use crate::protocol::{self, MAX_LINE, Request, Response, SOCKET};
 
 /// How long an agent may take to answer. A commit of a large cluster takes seconds.
-const ANSWER: Duration = Duration::from_secs(120);
+pub(super) const ANSWER: Duration = Duration::from_secs(120);
 
 /// An agent of this host.
 #[derive(Clone, Debug)]

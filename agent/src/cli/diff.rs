@@ -9,7 +9,12 @@ use super::{
     output::{Style, Table, escape, escape_lines},
     print, warn,
 };
-use crate::protocol::{Change, Difference, ObjectDifference, Request, Response, VerdictDifference};
+use crate::protocol::{
+    Change, Difference, FlowDifference, ObjectDifference, Request, Response, VerdictDifference,
+};
+
+/// Live connections that are shown.
+const MOST_FLOWS: usize = 200;
 
 /// `weir diff`.
 pub(super) fn run(args: &args::Diff) -> Result<u8, Error> {
@@ -40,6 +45,12 @@ fn merge(differences: Vec<Difference>) -> Difference {
                 merged.objects.push(object);
             }
         }
+        for flow in difference.flows {
+            // Both ends of a connection may be asked.
+            if !merged.flows.iter().any(|other| is_same(other, &flow)) {
+                merged.flows.push(flow);
+            }
+        }
         for verdict in difference.verdicts {
             if !merged.verdicts.contains(&verdict) {
                 merged.verdicts.push(verdict);
@@ -50,10 +61,21 @@ fn merge(differences: Vec<Difference>) -> Difference {
     merged
 }
 
+fn is_same(one: &FlowDifference, other: &FlowDifference) -> bool {
+    let key = |flow: &FlowDifference| {
+        let connection = &flow.connection;
+        (connection.protocol.clone(), connection.client.socket(), connection.server.socket())
+    };
+    key(one) == key(other) && one.effect == other.effect
+}
+
 fn render(difference: &Difference, style: Style) -> String {
     let mut text: String = difference.objects.iter().map(|object| render_object(object, style)).collect();
     if !difference.verdicts.is_empty() {
         text.push_str(&render_verdicts(&difference.verdicts));
+    }
+    if !difference.flows.is_empty() {
+        text.push_str(&render_flows(&difference.flows));
     }
     text
 }
@@ -98,4 +120,18 @@ fn render_verdicts(verdicts: &[VerdictDifference]) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// The live connections that would not go on, and how.
+fn render_flows(flows: &[FlowDifference]) -> String {
+    let mut table = Table::new(["LIVE CONNECTION", "SERVER", "PROTOCOL", "EFFECT"]);
+    for FlowDifference { connection, effect } in flows.iter().take(MOST_FLOWS) {
+        let (client, server) = (connection.client.to_string(), connection.server.to_string());
+        table.row([&client, &server, &connection.protocol, &effect.to_string()]);
+    }
+    let mut text = table.to_string();
+    if flows.len() > MOST_FLOWS {
+        text.push_str(&format!("and {} more live connections\n", flows.len() - MOST_FLOWS));
+    }
+    text
 }

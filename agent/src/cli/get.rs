@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    args::{self, ListOutput},
+    args::{self, ListOutput, What},
     client::{self, Agent},
+    connections,
     output::{Table, escape, json, yaml},
     print,
 };
@@ -15,8 +16,14 @@ use crate::protocol::{Column, Kind, Listing, Request, Response, Row};
 
 /// `weir get`.
 pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
+    let What::Objects(kind) = args.kind else { return connections::run(args) };
+    if args.connections != args::ConnectionArgs::default() {
+        return Err(Error::usage(
+            "--pod, --service, --protocol, --in-state, --address and --limit are for connections",
+        ));
+    }
     let agents = client::agents(&args.target)?;
-    let (listing, answered) = ask(args, &agents, args.kind);
+    let (listing, answered) = ask(args, &agents, kind);
     let for_people = matches!(args.output, ListOutput::Table | ListOutput::Wide);
     match &args.name {
         Some(name) if listing.rows.is_empty() => {
@@ -27,7 +34,7 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
         None if listing.rows.is_empty() && for_people => super::warn("no objects found"),
         _ => render(&listing, args.output)?,
     }
-    if args.kind == Kind::Policies && args.output == ListOutput::Wide {
+    if kind == Kind::Policies && args.output == ListOutput::Wide {
         let (rules, _) = ask(args, &agents, Kind::Rules);
         if !rules.rows.is_empty() {
             print(&format!("\n{}", table(&rules, true)))?;

@@ -9,6 +9,8 @@ mod args;
 mod attach;
 mod check;
 mod client;
+mod connections;
+mod describe;
 mod diff;
 mod explain;
 mod get;
@@ -16,6 +18,7 @@ mod input;
 mod lint;
 mod observe;
 mod output;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -23,7 +26,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use self::{
-    args::{Cli, Command},
+    args::{Cli, Command, DescribeWhat, LbWhat},
     output::{Style, escape_lines},
 };
 use crate::protocol::{Failure, FailureKind, Response};
@@ -35,6 +38,12 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => apply::apply(&args),
         Command::Delete(args) => apply::delete(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Describe(args) => match args.what {
+            DescribeWhat::Service(args) => describe::service(&args),
+        },
+        Command::Lb(args) => match args.what {
+            LbWhat::Simulate(args) => simulate::run(&args),
+        },
         Command::Get(args) => get::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::explain(&args),

@@ -11,7 +11,7 @@ use super::{
     output::{escape, json_line},
     print, warn,
 };
-use crate::protocol::{Filter, Observation, Request, Response};
+use crate::protocol::{Event, Filter, Request, Response};
 
 /// `weir observe`.
 pub(super) fn run(args: &args::Observe) -> Result<u8, Error> {
@@ -23,15 +23,59 @@ pub(super) fn run(args: &args::Observe) -> Result<u8, Error> {
         verdict: args.verdict,
         reason: args.reason.as_ref().map(|reason| reason.to_ascii_uppercase()),
     };
-    let several = agents.len() > 1;
-    let output = args.output;
+    let form = Form { output: args.output, named: agents.len() > 1 };
+    match args.last {
+        Some(last) if !args.follow => remembered(&agents, &filter, last, form),
+        last => {
+            let request = Request::Observe { filter, last: last.unwrap_or(0), follow: true };
+            follow_all(agents, &request, form)
+        }
+    }
+}
+
+/// How events are written.
+#[derive(Clone, Copy)]
+struct Form {
+    output: ObserveOutput,
+    /// With the agent's name.
+    named: bool,
+}
+
+/// The last events of all agents together.
+fn remembered(agents: &[Agent], filter: &Filter, last: usize, form: Form) -> Result<u8, Error> {
+    let request = Request::Observe { filter: filter.clone(), last, follow: false };
+    let mut events = Vec::new();
+    let mut result = Ok(0);
+    for agent in agents {
+        let mut take = || {
+            for answer in agent.stream(&request, Some(client::ANSWER))? {
+                match answer? {
+                    Response::Observed(event) => events.push((agent, event)),
+                    other => return Err(Error::unexpected(&other)),
+                }
+            }
+            Ok(0)
+        };
+        result = result.and(take());
+    }
+    // Times are of one form, and sort as text.
+    events.sort_by(|(_, one), (_, other)| one.time().cmp(other.time()));
+    let text: String = events[events.len().saturating_sub(last)..]
+        .iter()
+        .map(|(agent, event)| form.line(agent, event))
+        .collect();
+    print(&text)?;
+    result
+}
+
+fn follow_all(agents: Vec<Agent>, request: &Request, form: Form) -> Result<u8, Error> {
     let (lines, printed) = mpsc::sync_channel(1024);
     // One thread per agent, all of which end with the process: at Ctrl-C, or when the last agent ends.
     let followers: Vec<_> = agents
         .into_iter()
         .map(|agent| {
-            let (lines, filter) = (lines.clone(), filter.clone());
-            std::thread::spawn(move || follow(&agent, filter, output, several, &lines))
+            let (lines, request) = (lines.clone(), request.clone());
+            std::thread::spawn(move || follow(&agent, &request, form, &lines))
         })
         .collect();
     drop(lines);
@@ -47,26 +91,20 @@ pub(super) fn run(args: &args::Observe) -> Result<u8, Error> {
 
 fn follow(
     agent: &Agent,
-    filter: Filter,
-    output: ObserveOutput,
-    named: bool,
+    request: &Request,
+    form: Form,
     lines: &mpsc::SyncSender<String>,
 ) -> Result<u8, Error> {
-    for answer in agent.stream(&Request::Observe(filter), None)? {
-        let seen = match answer? {
-            Response::Observed(seen) => seen,
+    for answer in agent.stream(request, None)? {
+        let event = match answer? {
+            Response::Observed(event) => event,
             Response::Missed(number) => {
                 warn(&format!("{}: {number} events lost: the reader is too slow", agent.name));
                 continue;
             }
             other => return Err(Error::unexpected(&other)),
         };
-        let line = match output {
-            ObserveOutput::Compact if named => escape(&format!("{}: {seen}", agent.name)).into_owned(),
-            ObserveOutput::Compact => escape(&seen.to_string()).into_owned(),
-            ObserveOutput::Json => json_line(&versioned(&agent.name, &seen)),
-        };
-        if lines.send(format!("{line}\n")).is_err() {
+        if lines.send(form.line(agent, &event)).is_err() {
             break;
         }
     }
@@ -74,10 +112,25 @@ fn follow(
     Ok(0)
 }
 
+impl Form {
+    fn line(self, agent: &Agent, event: &Event) -> String {
+        let line = match self.output {
+            ObserveOutput::Compact if self.named => escape(&format!("{}: {event}", agent.name)).into_owned(),
+            ObserveOutput::Compact => escape(&event.to_string()).into_owned(),
+            ObserveOutput::Json => json_line(&versioned(&agent.name, event)),
+        };
+        format!("{line}\n")
+    }
+}
+
 /// The stable form for programs: fields may be added under the same `apiVersion`, and none changes its meaning.
-fn versioned(agent: &str, seen: &Observation) -> Value {
-    let mut value = json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "Observation", "agent": agent });
-    if let (Some(fields), Ok(Value::Object(own))) = (value.as_object_mut(), serde_json::to_value(seen)) {
+fn versioned(agent: &str, event: &Event) -> Value {
+    let (kind, own) = match event {
+        Event::Packet(seen) => ("Observation", serde_json::to_value(seen)),
+        Event::Health(change) => ("HealthChange", serde_json::to_value(change)),
+    };
+    let mut value = json!({ "apiVersion": "weir.dev/v1alpha1", "kind": kind, "agent": agent });
+    if let (Some(fields), Ok(Value::Object(own))) = (value.as_object_mut(), own) {
         fields.extend(own);
     }
     value

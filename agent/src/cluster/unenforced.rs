@@ -3,7 +3,7 @@
 //! Compiling and modelling know all of it. An agent that enforces refuses it, so that nothing is accepted in
 //! silence and left undone. The list shrinks as the programs grow.
 
-use super::{Cluster, Objects, Protocol, Service, ServiceKind};
+use super::{Cluster, Objects, Service, ServiceKind};
 use crate::manifest::{Diagnostics, Key, Kind};
 
 /// Recognizes a value by the name of its field and its text.
@@ -30,7 +30,6 @@ impl Objects {
 
 fn unenforced(key: &Key, cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
     match key.kind {
-        Kind::WeirConfiguration => of_configuration(cluster),
         Kind::Service => {
             cluster.services.get(&key.name).map(|service| of_service(service)).unwrap_or_default()
         }
@@ -38,36 +37,17 @@ fn unenforced(key: &Key, cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
     }
 }
 
-fn of_configuration(cluster: &Cluster) -> Vec<(&'static str, IsIt)> {
-    let config = &cluster.config;
-    let settings: [(bool, _, IsIt); 2] = [
-        (config.masquerade_all, "masqueradeAll is", |name, text| name == "masqueradeAll" && text == "true"),
-        (config.node_port_addresses.is_some(), "nodePortAddresses are", |name, _| {
-            name == "nodePortAddresses"
-        }),
-    ];
-    chosen(settings)
-}
-
 fn of_service(service: &Service) -> Vec<(&'static str, IsIt)> {
     if service.foreign || service.kind == ServiceKind::ExternalName || service.cluster_ips.is_empty() {
         return Vec::new();
     }
-    let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
-    let has_sctp = service.ports.iter().any(|port| port.protocol == Protocol::Sctp);
-    let settings: [(bool, _, IsIt); 6] = [
-        (service.kind != ServiceKind::ClusterIp, "this type is", |name, _| name == "type"),
-        (has_node_port && service.kind == ServiceKind::ClusterIp, "a nodePort is", |name, _| {
-            name == "nodePort"
-        }),
-        (!service.external_ips.is_empty(), "externalIPs are", |name, _| name == "externalIPs"),
-        (!service.source_ranges.is_empty(), "loadBalancerSourceRanges are", |name, _| {
-            name == "loadBalancerSourceRanges"
-        }),
+    let settings: [(bool, _, IsIt); 2] = [
         (service.affinity.is_some(), "session affinity is", |name, text| {
             name == "sessionAffinity" && text == "ClientIP"
         }),
-        (has_sctp, "a service port of SCTP is", |name, text| name == "protocol" && text == "SCTP"),
+        (service.health_check_port.is_some(), "a healthCheckNodePort is", |name, _| {
+            name == "healthCheckNodePort"
+        }),
     ];
     chosen(settings)
 }
@@ -89,61 +69,48 @@ mod tests {
         found.iter().map(|one| format!("{} {}", one.source, one.message)).collect()
     }
 
-    #[test]
-    fn a_plain_service_is_enforced() {
-        let plain = "\
+    const EVERYTHING: &str = "\
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: demo}
 spec:
+  type: LoadBalancer
   clusterIP: 10.96.0.10
-  ports: [{port: 80}]
-";
-        assert_eq!(unenforced(plain), [""; 0]);
-    }
-
-    #[test]
-    fn what_a_service_asks_beyond_its_cluster_ip_is_named_where_it_stands() {
-        let text = "\
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: demo}
-spec:
-  type: NodePort
-  clusterIP: 10.96.0.10
-  sessionAffinity: ClientIP
+  externalTrafficPolicy: Local
+  loadBalancerSourceRanges: [203.0.113.0/24]
   externalIPs: [203.0.113.7]
-  ports: [{port: 80, nodePort: 30080}]
+  ports: [{port: 80, nodePort: 30080, protocol: SCTP}]
 ";
-        let found = unenforced(text);
-        assert_eq!(found.len(), 3, "{found:?}");
-        assert!(
-            found[0].starts_with("cluster.yaml:5:9 Service demo/web: this type is not enforced yet"),
-            "{found:?}"
-        );
-        assert!(
-            found.iter().any(|one| one.contains("cluster.yaml:7:20") && one.contains("affinity")),
-            "{found:?}"
-        );
-        assert!(
-            found.iter().any(|one| one.contains("cluster.yaml:8:17") && one.contains("externalIPs")),
-            "{found:?}"
-        );
+
+    #[test]
+    fn a_service_for_the_outside_is_enforced() {
+        assert_eq!(unenforced(EVERYTHING), [""; 0]);
     }
 
     #[test]
-    fn settings_that_nothing_acts_on_are_refused() {
+    fn what_the_programs_do_not_do_is_named_where_it_stands() {
+        let affinity = EVERYTHING.replace("  type:", "  sessionAffinity: ClientIP\n  type:");
+        let found = unenforced(&affinity);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("cluster.yaml:5:20 Service demo/web: session affinity is"), "{found:?}");
+
+        let health = EVERYTHING.replace("  type:", "  healthCheckNodePort: 30081\n  type:");
+        let found = unenforced(&health);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("cluster.yaml:5:24"), "{found:?}");
+    }
+
+    #[test]
+    fn every_setting_of_the_configuration_is_enforced() {
         let text = "\
 apiVersion: weir.dev/v1alpha1
 kind: WeirConfiguration
 metadata: {name: cluster}
 spec:
   podCIDRs: [10.244.0.0/16]
+  nodePortAddresses: [192.0.2.0/24]
   masqueradeAll: true
 ";
-        let found = unenforced(text);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("cluster.yaml:6:18"), "{found:?}");
-        assert_eq!(unenforced(&text.replace("true", "false")), [""; 0]);
+        assert_eq!(unenforced(text), [""; 0]);
     }
 }

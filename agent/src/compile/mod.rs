@@ -19,15 +19,16 @@ pub mod services;
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
 use ipnet::IpNet;
+use weir_common::state::inside;
 
 use crate::{
     cluster::{Cluster, Name, Namespace, Node, Pod},
-    datapath::{Datapath, Direction, Endpoint, IdentityId},
+    datapath::{Datapath, Direction, Endpoint, IdentityId, Target},
     shared_map::SharedMap,
 };
 
@@ -68,19 +69,36 @@ pub enum CompileError {
     },
 }
 
+/// Backends that fail their checks.
+pub type Unhealthy = BTreeSet<Target>;
+
 /// Compiles what `node` is to enforce. What has a number in `numbers` keeps it.
 ///
 /// # Errors
 /// When the cluster is beyond a limit of the datapath.
 pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Numbers) -> Result<Datapath, CompileError> {
+    compile_with(cluster, node, &Unhealthy::new(), numbers)
+}
+
+/// The same, where some backends are known to fail: no new connection is given to them as long as their service has
+/// others.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    cluster: &Cluster,
+    node: &str,
+    unhealthy: &Unhealthy,
+    numbers: &mut Numbers,
+) -> Result<Datapath, CompileError> {
     let mut compiler = Compiler { numbers: std::mem::take(numbers), ..Compiler::new(node) };
-    let datapath = compiler.compile(cluster);
+    let datapath = compiler.compile(cluster, unhealthy);
     *numbers = compiler.numbers;
     datapath
 }
 
 /// Compiles a cluster for one node again and again. What has not changed is taken from the time before; the
-/// result is that of [`compile`]. A copy costs next to nothing, so that a change can be tried on one.
+/// result is that of [`compile_with`]. A copy costs next to nothing, so that a change can be tried on one.
 #[derive(Clone, Debug, Default)]
 pub struct Compiler {
     node: String,
@@ -118,9 +136,9 @@ impl Compiler {
     ///
     /// # Errors
     /// When the cluster is beyond a limit of the datapath. This compiler is of no more use then.
-    pub fn compile(&mut self, cluster: &Cluster) -> Result<Datapath, CompileError> {
+    pub fn compile(&mut self, cluster: &Cluster, unhealthy: &Unhealthy) -> Result<Datapath, CompileError> {
         let last = self.last.take();
-        self.services.update(cluster, &self.node, &mut self.numbers.services);
+        self.services.update(cluster, &self.node, unhealthy, &mut self.numbers.services);
         let services = &self.services.services;
         let mut datapath = match &last {
             Some((before, datapath)) if has_same_hosts(before, cluster) => datapath.clone(),
@@ -128,6 +146,7 @@ impl Compiler {
         };
         datapath.frontends = services.frontends.clone();
         datapath.health_checks.clone_from(&services.health_checks);
+        datapath.probes.clone_from(&services.probes);
         let is_same = last.as_ref().is_some_and(|(before, _)| {
             has_same_policy(before, cluster) && self.services_identified.is_same(&services.identities)
         });
@@ -161,7 +180,7 @@ impl Compiler {
             node: self.node.clone(),
             node_addresses: node.map(|node| node.addresses.clone()).unwrap_or_default(),
             masquerade: cluster.config.masquerade,
-            inside: Arc::new(inside(cluster, &pod_cidrs)),
+            inside: Arc::new(inside(cluster, &self.node, &pod_cidrs)),
             pod_cidrs: pod_cidrs.into(),
             ..Datapath::default()
         }
@@ -243,9 +262,17 @@ fn has_same_policy(before: &Cluster, after: &Cluster) -> bool {
         && before.cluster_policies.is_same(&after.cluster_policies)
 }
 
-/// The addresses that belong to the cluster: what pods send there is never masqueraded.
-fn inside(cluster: &Cluster, pod_cidrs: &[IpNet]) -> BTreeSet<IpNet> {
-    let nodes =
-        cluster.nodes.values().flat_map(|node| node.addresses.iter().map(|address| IpNet::from(*address)));
-    pod_cidrs.iter().copied().chain(nodes).map(|net| net.trunc()).collect()
+/// The addresses that belong to the cluster, and whose they are to `node`: bits of
+/// [`weir_common::state::inside`]. The kernel takes the longest prefix, so that a node's address in a block
+/// of pods has to say both.
+fn inside(cluster: &Cluster, node: &str, blocks: &[IpNet]) -> BTreeMap<IpNet, u32> {
+    let mut inside: BTreeMap<_, _> = blocks.iter().map(|block| (block.trunc(), inside::POD)).collect();
+    for (name, other) in &cluster.nodes {
+        let own = if name == node { inside::OWN } else { 0 };
+        for address in &other.addresses {
+            let pod = if blocks.iter().any(|block| block.contains(address)) { inside::POD } else { 0 };
+            *inside.entry(IpNet::from(*address)).or_default() |= inside::NODE | own | pod;
+        }
+    }
+    inside
 }

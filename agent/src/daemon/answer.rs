@@ -52,6 +52,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 });
                 Response::Listing(listing)
             }
+            Request::Connections(filter) => Response::Connections(self.connections(&filter)?),
+            Request::DescribeService(name) => Response::Service(Box::new(self.describe_service(&name)?)),
+            Request::Simulate { change } => Response::Simulation(self.simulate(&change)?),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Attach { pod, interface, mac } => {
                 Response::Attached(self.attach(&pod, &interface, mac.as_deref())?)
@@ -65,7 +68,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     .map_err(|why| Failure::new(FailureKind::Usage, why))?;
                 Response::Explained { allowed, text }
             }
-            Request::Observe(_) => {
+            Request::Observe { .. } => {
                 return Err(Failure::new(FailureKind::Usage, "events are not a single answer"));
             }
         })
@@ -105,15 +108,25 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 
     fn difference(&self, change: &Change) -> Result<Difference, Failure> {
+        let candidate = self.candidate_of(change)?;
+        let nothing = Active::default();
+        let active = self.active.as_ref().unwrap_or(&nothing);
+        let difference = difference::difference(
+            (&active.objects, &active.cluster),
+            (&candidate.objects, &candidate.cluster),
+        );
+        if difference.objects.is_empty() {
+            return Ok(difference);
+        }
+        Ok(Difference { flows: self.flow_differences(&candidate.datapath)?, ..difference })
+    }
+
+    /// What `change` would bring, if it can be enforced.
+    pub(super) fn candidate_of(&self, change: &Change) -> Result<Candidate, Failure> {
         let (accepted, _) = self.changed_by(change)?;
         let candidate = self.plan(accepted)?;
         self.check(&candidate)?;
-        let nothing = Active::default();
-        let active = self.active.as_ref().unwrap_or(&nothing);
-        Ok(difference::difference(
-            (&active.objects, &active.cluster),
-            (&candidate.objects, &candidate.cluster),
-        ))
+        Ok(candidate)
     }
 
     /// Whether the kernel has room for `candidate`.

@@ -67,6 +67,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         moved
             .and_then(|()| self.enforcer.attach_uplink(uplink))
             .map_err(|error| self.unchanged(FailureKind::Kernel, format!("uplink {uplink}: {error}")))?;
+        if let Err(error) = self.network.accept_own() {
+            warn!(%error, "clients on this node cannot use its own node ports: set net.ipv4.conf.lo.accept_local to 1");
+        }
         Ok(())
     }
 

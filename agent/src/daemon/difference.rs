@@ -22,8 +22,8 @@ pub(super) fn difference(before: (&Objects, &Cluster), after: (&Objects, &Cluste
         return Difference::default();
     }
     match verdicts(before.1, after.1) {
-        Ok(verdicts) => Difference { objects, verdicts, note: None },
-        Err(note) => Difference { objects, verdicts: Vec::new(), note: Some(note) },
+        Ok(verdicts) => Difference { objects, verdicts, ..Difference::default() },
+        Err(note) => Difference { objects, note: Some(note), ..Difference::default() },
     }
 }
 

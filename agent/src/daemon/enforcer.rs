@@ -9,6 +9,7 @@ use std::{
 use weir_common::reason::{Counter, Hook, Reason};
 
 use crate::{
+    connections::Connection,
     datapath::{Datapath, RuleId},
     plan::Interface,
     protocol::{MapUsage, Program},
@@ -121,6 +122,9 @@ pub(super) trait Enforcer {
 
     /// Connections decided by each rule in force.
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError>;
+
+    /// The live connections that the programs know, those with the latest packet first.
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError>;
 
     /// How full the maps are.
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError>;

@@ -13,12 +13,13 @@ use super::{
     enforcer::{EnforceError, Enforcer},
     events::Names,
     interfaces::{Network, Resolution},
+    refusal::{refusal, stays},
     state::{Directory, StateError},
 };
 use crate::{
     cluster::{Built, Cluster, Objects},
-    compile::{Compiler, Numbers, compile},
-    datapath::Datapath,
+    compile::{Compiler, Numbers, Unhealthy, compile},
+    datapath::{Datapath, Target},
     manifest::{self, Diagnostics},
     plan::Sizes,
     protocol::{Failure, FailureKind},
@@ -69,8 +70,14 @@ pub(super) struct Engine<E, N> {
     pub(super) last_error: Option<String>,
     /// Why the accepted state could not be published.
     pub(super) state_error: Option<String>,
+    /// Backends that fail their checks, and why.
+    pub(super) failing: BTreeMap<Target, String>,
+    /// Why what is known of them is not enforced.
+    pub(super) rebalance_error: Option<String>,
+    /// What is wrong beside the engine.
+    pub(super) health_problems: Vec<String>,
     /// For those who put events into words.
-    names: watch::Sender<Arc<Names>>,
+    pub(super) names: watch::Sender<Arc<Names>>,
 }
 
 /// What is enforced, in every form on the way from manifests to maps.
@@ -80,6 +87,8 @@ pub(super) struct Active {
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
     pub(super) resolution: Resolution,
+    /// The failing backends that `datapath` leaves out.
+    pub(super) unhealthy: Unhealthy,
     /// What the next change starts from.
     made: Made,
 }
@@ -98,6 +107,7 @@ pub(super) struct Candidate {
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
     made: Made,
+    unhealthy: Unhealthy,
 }
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
@@ -131,6 +141,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             damage: Vec::new(),
             last_error: None,
             state_error: None,
+            failing: BTreeMap::new(),
+            rebalance_error: None,
+            health_problems: Vec::new(),
             names,
         };
         match engine.reload_from(first) {
@@ -200,12 +213,13 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Enforces the objects in force once more, where `accepted` differs from what is in force by interfaces alone.
     pub(super) fn enforce_again(&mut self, accepted: Accepted) -> Result<(), Failure> {
         let candidate = match &self.active {
-            Some(Active { objects, cluster, datapath, made, .. }) => Candidate {
+            Some(Active { objects, cluster, datapath, unhealthy, made, .. }) => Candidate {
                 accepted,
                 objects: objects.clone(),
                 cluster: cluster.clone(),
                 datapath: datapath.clone(),
                 made: made.clone(),
+                unhealthy: unhealthy.clone(),
             },
             None => self.plan(accepted)?,
         };
@@ -235,21 +249,26 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         if !unenforced.is_empty() {
             return Err(self.refusal(&unenforced));
         }
-        let datapath =
-            made.compiler.compile(&cluster).map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        Ok(Candidate { accepted, objects, cluster, datapath, made })
+        let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
+        let datapath = made
+            .compiler
+            .compile(&cluster, &unhealthy)
+            .map_err(|error| self.unchanged(FailureKind::Input, error))?;
+        Ok(Candidate { accepted, objects, cluster, datapath, made, unhealthy })
     }
 
     /// Brings the kernel and the disk to `candidate`.
     pub(super) fn enforce(&mut self, candidate: Candidate) -> Result<(), Failure> {
-        let Candidate { mut accepted, objects, cluster, datapath, mut made } = candidate;
+        let Candidate { mut accepted, objects, cluster, datapath, mut made, unhealthy } = candidate;
         let resolution = self.attach_interfaces(&mut accepted, &cluster)?;
         let changed = self.active.as_ref().is_none_or(|active| active.cluster != cluster);
         if changed && !(self.active.is_none() && self.is_restored(&accepted)) {
             accepted.revision = self.accepted.revision + 1;
         }
         let moved = self.active.as_ref().is_none_or(|active| active.resolution != resolution);
-        if !changed && !moved && accepted == self.accepted {
+        // The health of backends makes no revision of the manifests.
+        let rebalanced = self.active.as_ref().is_none_or(|active| active.unhealthy != unhealthy);
+        if !changed && !moved && !rebalanced && accepted == self.accepted {
             return Ok(());
         }
         accepted.since = accepted.since.or_else(Since::now);
@@ -261,7 +280,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             None => self.directory.prepare(&accepted.to_stored()),
         };
         let pending = pending.map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
-        if changed || moved {
+        if changed || moved || rebalanced {
             self.enforcer
                 .commit(&datapath, &resolution.interfaces)
                 .map_err(|error| self.refused_by_kernel(error))?;
@@ -281,7 +300,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         );
         self.accepted = accepted;
         self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
-        self.active = Some(Active { objects, cluster, datapath, resolution, made });
+        let active = Active { objects, cluster, datapath, resolution, unhealthy, made };
+        let former = self.active.replace(active);
+        self.forget_former_checks(former.as_ref());
         self.bring_up_enforced();
         Ok(())
     }
@@ -365,21 +386,4 @@ pub(super) fn first_state(
     }
     let watched = Watched::read(manifests).and_then(|watched| watched.objects.build().map(|_| watched));
     watched.map(Some).map_err(|found| StartError::Input(refusal(&found, 0)))
-}
-
-/// What is said of manifests that are refused.
-pub fn refusal(found: &Diagnostics, revision: u64) -> String {
-    let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-    let mut tally = count(found.errors(), "error");
-    if found.warnings() > 0 {
-        tally = format!("{tally}, {}", count(found.warnings(), "warning"));
-    }
-    format!("{}{tally}; nothing was applied ({})", found.render(false), stays(revision))
-}
-
-fn stays(revision: u64) -> String {
-    match revision {
-        0 => "no revision is active".to_owned(),
-        revision => format!("revision {revision} stays active"),
-    }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tracing::warn;
 use weir_common::{
     addr::V6,
@@ -16,7 +16,7 @@ use weir_common::{
     reason::Reason,
 };
 
-use super::explain::origin_text;
+use super::{event_log::EventLog, explain::origin_text};
 use crate::{
     cluster::Cluster,
     datapath::{RuleId, RuleOrigin},
@@ -44,10 +44,14 @@ impl Names {
         self.addresses.get_or_init(|| addresses(&self.cluster))
     }
 
-    /// What `event`, of this time, says.
-    fn describe(&self, time: String, event: &Event) -> Observation {
+    /// What `event` says.
+    pub(super) fn describe(&self, event: &Event) -> Observation {
+        self.describe_at(date(event.time), event)
+    }
+
+    fn describe_at(&self, time: String, event: &Event) -> Observation {
         let reason = Reason::from_u8(event.reason).filter(|_| event.kind == kind::DROP);
-        let party = |address, port| (event.family != 0).then(|| self.party(event.family, address, port));
+        let party = |own, port| (event.family != 0).then(|| self.party(address(event.family, own), port));
         Observation {
             time,
             verdict: if event.kind == kind::DROP { Verdict::Dropped } else { Verdict::Allowed },
@@ -58,18 +62,27 @@ impl Names {
             destination: party(event.dst, event.dport.get()),
             backend: party(event.backend, event.backend_port.get())
                 .filter(|_| event.backend != V6::default()),
-            egress: self.rules.get(&event.egress_rule).map(decider),
-            ingress: self.rules.get(&event.ingress_rule).map(decider),
+            egress: self.decider(event.egress_rule),
+            ingress: self.decider(event.ingress_rule),
         }
     }
 
-    fn party(&self, family: u8, address: V6, port: u16) -> Party {
-        let octets = address.octets();
-        let address: IpAddr = match family {
-            4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
-            _ => Ipv6Addr::from(octets).into(),
-        };
+    /// Who has an address.
+    pub(super) fn party(&self, address: IpAddr, port: u16) -> Party {
         Party { address, port, owner: self.addresses().get(&address).cloned() }
+    }
+
+    /// The rule in force that has this number.
+    pub(super) fn decider(&self, rule: RuleId) -> Option<Decider> {
+        self.rules.get(&rule).map(decider)
+    }
+}
+
+fn address(family: u8, address: V6) -> IpAddr {
+    let octets = address.octets();
+    match family {
+        4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
+        _ => Ipv6Addr::from(octets).into(),
     }
 }
 
@@ -104,12 +117,8 @@ fn decider(origin: &RuleOrigin) -> Decider {
     Decider { text: origin_text(origin), policies: origin.policies(), rule, sources }
 }
 
-/// Hands every record on to whoever observes, for as long as the agent runs.
-pub(super) async fn pump(
-    mut events: Events,
-    names: watch::Receiver<Arc<Names>>,
-    observers: broadcast::Sender<Arc<Observation>>,
-) {
+/// Hands every record on, for as long as the agent runs.
+pub(super) async fn pump(mut events: Events, names: watch::Receiver<Arc<Names>>, log: Arc<EventLog>) {
     loop {
         let event = match events.next().await {
             Ok(event) => event,
@@ -118,11 +127,7 @@ pub(super) async fn pump(
                 return;
             }
         };
-        if observers.receiver_count() > 0 {
-            let names = names.borrow().clone();
-            // The last observer may have gone meanwhile.
-            drop(observers.send(Arc::new(names.describe(date(event.time), &event))));
-        }
+        log.packet(event, Arc::clone(&names.borrow()));
     }
 }
 
@@ -131,6 +136,11 @@ fn date(nanoseconds: u64) -> String {
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     let age = monotonic.saturating_sub(Duration::from_nanos(nanoseconds));
     rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age))
+}
+
+/// Now, as RFC 3339.
+pub(super) fn now() -> String {
+    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A time since 1970 as RFC 3339 in UTC.
@@ -162,7 +172,8 @@ fn rfc3339(time: Duration) -> String {
     )
 }
 
-fn protocol(number: u8) -> String {
+/// The protocol's name, or its number.
+pub(super) fn protocol(number: u8) -> String {
     match number {
         1 => "ICMP".to_owned(),
         6 => "TCP".to_owned(),
@@ -216,7 +227,7 @@ mod tests {
             ..Event::default()
         };
 
-        let seen = names.describe("2026-01-02T12:00:00.000Z".into(), &event);
+        let seen = names.describe_at("2026-01-02T12:00:00.000Z".into(), &event);
 
         let ingress = seen.ingress.as_ref().unwrap();
         assert_eq!((ingress.policies.as_slice(), ingress.rule), (&["demo/deny".to_owned()][..], None));
@@ -247,7 +258,7 @@ mod tests {
         };
         let frame = Event { kind: kind::DROP, reason: Reason::VlanFiltered as u8, ..Event::default() };
 
-        let text = |event| names.describe("T1Z".into(), event).to_string();
+        let text = |event| names.describe_at("T1Z".into(), event).to_string();
         assert_eq!(text(&flow), "1Z [::1]:1 -> [::1]:2/UDP at [::1]:3 ALLOWED");
         assert_eq!(text(&frame), "1Z a frame DROPPED VLAN_FILTERED: the frame carries a VLAN tag");
     }

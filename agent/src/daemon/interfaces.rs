@@ -38,6 +38,10 @@ pub(super) trait Network {
 
     /// Brings an interface up.
     fn bring_up(&mut self, ifindex: u32) -> io::Result<()>;
+
+    /// Lets the loopback interface take in packets from this host's own addresses. When a client on the node asks a
+    /// node port, its answers come from a pod, are translated, and so reach it.
+    fn accept_own(&mut self) -> io::Result<()>;
 }
 
 /// An interface that `weir attach` named for a pod.

@@ -14,6 +14,7 @@ use super::{
     run::{AttachMode, Options},
 };
 use crate::{
+    connections::{Connection, connections},
     datapath::{Datapath, RuleId},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
@@ -145,11 +146,8 @@ impl Enforcer for KernelEnforcer {
     }
 
     fn uplink(&self) -> Option<u32> {
-        let attached = self.kernel.as_ref()?.attached();
-        attached
-            .iter()
-            .find(|(_, program)| *program == kernel::Program::FromUplink)
-            .map(|(ifindex, _)| *ifindex)
+        let mut attached = self.kernel.as_ref()?.attached();
+        attached.find(|(_, program)| *program == kernel::Program::FromUplink).map(|(ifindex, _)| ifindex)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), EnforceError> {
@@ -198,12 +196,12 @@ impl Enforcer for KernelEnforcer {
 
     fn programs(&self) -> Vec<Program> {
         let Some(kernel) = &self.kernel else { return Vec::new() };
-        let program = |(ifindex, program): &(u32, kernel::Program)| Program {
+        let program = |(ifindex, program): (u32, kernel::Program)| Program {
             program: program.name().to_owned(),
-            interface: name(*ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
+            interface: name(ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
             mode: kernel.attach_mode().to_string(),
         };
-        kernel.attached().iter().map(program).collect()
+        kernel.attached().map(program).collect()
     }
 
     fn counters(&self) -> Result<Counters, EnforceError> {
@@ -215,6 +213,12 @@ impl Enforcer for KernelEnforcer {
 
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
         Ok(self.opened()?.rule_hits()?)
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError> {
+        let kernel = self.opened()?;
+        let (flows, clock, epoch) = (kernel.flows()?, kernel.clock()?, kernel.revision()?);
+        Ok(connections(flows.iter(), &clock, epoch))
     }
 
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {

@@ -6,11 +6,15 @@
 mod accepted;
 mod answer;
 mod attachments;
+mod describe;
 mod difference;
 mod enforcer;
 mod engine;
+mod event_log;
 mod events;
 pub mod explain;
+mod flows;
+mod health;
 mod hits;
 mod interfaces;
 mod kernel;
@@ -19,16 +23,18 @@ mod listing;
 mod manifests;
 mod netlink;
 mod overlay;
+mod refusal;
 mod report;
 mod run;
+mod simulate;
 mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    engine::refusal,
     kernel::remove_pins,
     leftovers::{Leftovers, Places},
+    refusal::refusal,
     run::{AttachMode, Options, RunError, default_bpffs, default_pins, run},
 };

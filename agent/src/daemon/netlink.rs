@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -27,6 +27,9 @@ use super::{
 
 /// How long a burst of changes is waited for.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// Whether the loopback interface takes in what has a source of this host's own: of the namespace that looks.
+const ACCEPT_OWN: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
 
 /// The network of the namespace the agent started in.
 ///
@@ -116,6 +119,10 @@ impl Network for Netlink {
     fn bring_up(&mut self, ifindex: u32) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(ifindex).up().build();
         self.runtime.block_on(self.handle.link().set(message).execute()).map_err(io_error)
+    }
+
+    fn accept_own(&mut self) -> io::Result<()> {
+        fs::write(ACCEPT_OWN, "1")
     }
 }
 

@@ -24,6 +24,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             problems.push(format!("a restarted agent would not know this revision: {error}"));
         }
         problems.extend(self.enforcer.damage());
+        problems.extend(self.health_problems.iter().cloned());
         let active = self.active.as_ref();
         let waiting = active.map(|active| active.resolution.waiting.clone()).unwrap_or_default();
         problems.extend(waiting.iter().map(|(pod, why)| format!("pod {pod} is not enforced: {why}")));

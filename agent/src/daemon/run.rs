@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     time::{self, Interval, MissedTickBehavior},
 };
 use tracing::{info, warn};
@@ -18,7 +18,9 @@ use tracing::{info, warn};
 use super::{
     enforcer::Enforcer,
     engine::{Engine, Settings, StartError, first_state},
+    event_log::EventLog,
     events,
+    health::{Checker, Finding, HealthServers},
     interfaces::Network,
     kernel, manifests,
     netlink::{self, Netlink},
@@ -28,11 +30,9 @@ use super::{
 use crate::{
     kernel::pins::of_node,
     plan::Sizes,
-    protocol::{Detach, Failure, FailureKind, Observation, Request, Response},
+    protocol::{Detach, Failure, FailureKind, Request, Response},
 };
 
-/// Events that a slow observer may be behind.
-const EVENTS: usize = 4096;
 /// How often the agent looks whether everything is attached as it left it.
 const ROUND: Duration = Duration::from_millis(500);
 /// How long a client may take to read the last answer of an agent.
@@ -107,7 +107,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         tokio::spawn(log.forward());
     }
     let (publish_names, names) = watch::channel(Arc::default());
-    tokio::spawn(events::pump(kernel.events, names, inbox.events.clone()));
+    tokio::spawn(events::pump(kernel.events, names, Arc::clone(&inbox.events)));
 
     let settings = Settings {
         node: options.node.clone(),
@@ -134,7 +134,9 @@ pub fn run(options: &Options) -> Result<(), RunError> {
 struct Inbox {
     commands: mpsc::Receiver<Command>,
     send_commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<Arc<Observation>>,
+    events: Arc<EventLog>,
+    findings: mpsc::Receiver<Finding>,
+    send_findings: mpsc::Sender<Finding>,
     manifests: mpsc::Receiver<()>,
     interfaces: mpsc::Receiver<()>,
     rounds: Interval,
@@ -146,6 +148,7 @@ enum Message {
     Command(Command),
     Manifests,
     Interfaces,
+    Finding(Finding),
     Round,
     End,
 }
@@ -160,11 +163,13 @@ impl Inbox {
         let mut rounds = time::interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (send_commands, commands) = mpsc::channel(16);
-        let (events, _) = broadcast::channel(EVENTS);
+        let (send_findings, findings) = mpsc::channel(256);
         Ok(Self {
             commands,
             send_commands,
-            events,
+            events: Arc::default(),
+            findings,
+            send_findings,
             manifests,
             interfaces,
             rounds,
@@ -175,7 +180,7 @@ impl Inbox {
 
     fn listen(&self, state: &Path) -> io::Result<()> {
         let server = Server::bind(state, Limits::default())?;
-        tokio::spawn(server.serve(self.send_commands.clone(), self.events.clone()));
+        tokio::spawn(server.serve(self.send_commands.clone(), Arc::clone(&self.events)));
         Ok(())
     }
 
@@ -187,6 +192,7 @@ impl Inbox {
             Some(command) = self.commands.recv() => Message::Command(command),
             Some(()) = self.manifests.recv() => Message::Manifests,
             Some(()) = self.interfaces.recv() => Message::Interfaces,
+            Some(finding) = self.findings.recv() => Message::Finding(finding),
             _ = self.rounds.tick() => Message::Round,
         }
     }
@@ -196,9 +202,16 @@ impl Inbox {
         runtime: &Runtime,
         engine: &mut Engine<E, N>,
     ) -> Result<(), RunError> {
+        let mut servers = HealthServers::new(runtime.handle().clone());
+        let mut checker = Checker::new(runtime.handle().clone(), self.send_findings.clone());
         loop {
             // With the client's answer on its way.
             engine.finish();
+            if let Some(active) = &engine.active {
+                servers.follow(&active.datapath.health_checks);
+                checker.follow(&active.datapath.probes);
+            }
+            engine.health_problems = servers.problems();
             match runtime.block_on(self.next()) {
                 Message::End => {
                     info!("ending; what is enforced stays in force");
@@ -211,7 +224,18 @@ impl Inbox {
                         warn!("interfaces have changed, but cannot be enforced: {failure}");
                     }
                 }
-                Message::Round => engine.look_after(),
+                Message::Round => {
+                    engine.look_after();
+                    engine.rebalance();
+                }
+                Message::Finding(finding) => {
+                    // Those that came at the same time are one change.
+                    let others = std::iter::from_fn(|| self.findings.try_recv().ok());
+                    for finding in [finding].into_iter().chain(others) {
+                        engine.note(finding).into_iter().for_each(|change| self.events.tell(change));
+                    }
+                    engine.rebalance();
+                }
                 Message::Command(Command { request, answer, delivered }) => {
                     let all = matches!(request, Request::Detach(Detach::All));
                     let mut response = engine.answer(request);

@@ -13,7 +13,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::protocol::{self, Failure, FailureKind, Filter, Observation, Request, Response, SOCKET};
+use super::event_log::EventLog;
+use crate::protocol::{self, Failure, FailureKind, Filter, Request, Response, SOCKET};
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -66,11 +67,7 @@ impl Server {
     }
 
     /// Serves clients for ever, each in a task of its own: a slow one delays nobody.
-    pub(super) async fn serve(
-        self,
-        commands: mpsc::Sender<Command>,
-        events: broadcast::Sender<Arc<Observation>>,
-    ) {
+    pub(super) async fn serve(self, commands: mpsc::Sender<Command>, events: Arc<EventLog>) {
         let places = Arc::new(Semaphore::new(self.limits.clients));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -98,7 +95,7 @@ impl Server {
 struct Client {
     limits: Limits,
     commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<Arc<Observation>>,
+    events: Arc<EventLog>,
 }
 
 impl Client {
@@ -113,7 +110,9 @@ impl Client {
         let mut reader = BufReader::new(reader);
         while let Some(line) = self.line(&mut reader, &mut writer).await? {
             match protocol::decode(&line) {
-                Ok(Request::Observe(filter)) => return self.observe(&filter, reader, &mut writer).await,
+                Ok(Request::Observe { filter, last, follow }) => {
+                    return self.observe(&filter, last, follow, reader, &mut writer).await;
+                }
                 Ok(request) => {
                     let (until_sent, delivered) = oneshot::channel();
                     let answer = self.command(request, delivered).await;
@@ -161,15 +160,23 @@ impl Client {
         answered.await.unwrap_or_else(|_| ending())
     }
 
-    /// Sends the events that the client wants until it goes away. One that cannot keep up is told how many it
-    /// missed, wanted or not.
+    /// Sends the last events that the client wants, and, if it follows, new ones until it goes away. One that cannot
+    /// keep up is told how many it missed, wanted or not.
     async fn observe(
         &self,
         filter: &Filter,
+        last: usize,
+        follow: bool,
         mut reader: BufReader<OwnedReadHalf>,
         writer: &mut OwnedWriteHalf,
     ) -> io::Result<()> {
-        let mut events = self.events.subscribe();
+        let (before, mut events) = self.events.subscribe(filter, last);
+        for event in before {
+            self.send(writer, &Response::Observed(Box::new((*event).clone()))).await?;
+        }
+        if !follow {
+            return Ok(());
+        }
         loop {
             let event = tokio::select! {
                 // A client that observes says no more: whatever comes is its end.

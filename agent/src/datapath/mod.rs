@@ -29,7 +29,7 @@ pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
 pub use network::Network;
 
 use crate::{
-    cluster::{Action, Name},
+    cluster::{Action, Name, Probe},
     shared_map::SharedMap,
     source::Source,
 };
@@ -56,8 +56,9 @@ pub struct Datapath {
     pub pod_cidrs: Arc<[IpNet]>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
-    /// The cluster's own addresses: blocks of pods, and nodes.
-    pub inside: Arc<BTreeSet<IpNet>>,
+    /// The cluster's own addresses, blocks of pods and nodes, and whose they are: bits of
+    /// [`weir_common::state::inside`].
+    pub inside: Arc<BTreeMap<IpNet, u32>>,
     /// Networked pods of this node by address.
     pub endpoints: SharedMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.
@@ -70,6 +71,8 @@ pub struct Datapath {
     pub frontends: SharedMap<Frontend, Service>,
     /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// Backends that are to be checked, and how. Those that fail come back as [`crate::compile::Unhealthy`].
+    pub probes: BTreeMap<Target, Probe>,
 }
 
 /// A pod of this node, at one of its addresses.
@@ -174,6 +177,15 @@ pub struct Backend {
     pub address: IpAddr,
     /// Port.
     pub port: u16,
+}
+
+/// A backend of a service that is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// The service.
+    pub service: Name,
+    /// The backend.
+    pub backend: Backend,
 }
 
 /// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.

@@ -1,6 +1,12 @@
 //! Attaching programs to interfaces, so that they stay when the agent is gone.
 
-use std::{collections::BTreeSet, fmt, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
@@ -81,12 +87,13 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x7765);
 #[derive(Debug)]
 pub(super) struct Attachments {
     pub(super) mode: AttachMode,
-    pub(super) attached: BTreeSet<(u32, Program)>,
+    /// By interface and program: the TCX link, held open so that it outlives its pin; filters have none.
+    pub(super) attached: BTreeMap<(u32, Program), Option<OwnedFd>>,
 }
 
 impl Attachments {
     pub(super) const fn new(mode: AttachMode) -> Self {
-        Self { mode, attached: BTreeSet::new() }
+        Self { mode, attached: BTreeMap::new() }
     }
 
     /// Attaches a program, or replaces in one step the version of it that is attached.
@@ -99,19 +106,21 @@ impl Attachments {
         program: Program,
     ) -> Result<(), KernelError> {
         let classifier = classifier(ebpf, program)?;
+        let key = (link.index, program);
         // What a predecessor attached in the other way goes only after this way is in place.
         match self.mode {
             AttachMode::Tcx => {
-                attach_tcx(classifier, pins, link, program)?;
-                detach_clsact(pins, netlink, link, program)?;
+                let held = self.attached.remove(&key).flatten();
+                let held = attach_tcx(classifier, pins, link, program, held)?;
+                self.attached.insert(key, Some(held));
+                detach_clsact(pins, netlink, link, program)
             }
             AttachMode::Clsact => {
                 attach_clsact(classifier, pins, netlink, link, program)?;
-                pins::remove(&pins.link(link.index, program.name()))?;
+                self.attached.insert(key, None);
+                pins::remove(&pins.link(link.index, program.name()))
             }
         }
-        self.attached.insert((link.index, program));
-        Ok(())
     }
 
     /// Whether a program is attached as it was left: its own link or filter, with its current version.
@@ -127,7 +136,7 @@ impl Attachments {
             return has_filter(netlink, ifindex, program);
         }
         let loaded = program_info(ebpf, program).map(|info| info.id());
-        let link = pinned_link(&pins.link(ifindex, program.name()));
+        let link = pinned_link(&pins.link(ifindex, program.name())).as_ref().and_then(link_info);
         Ok(matches!((loaded, link), (Some(id), Some(link)) if link.ifindex == ifindex && link.program == id))
     }
 }
@@ -136,7 +145,7 @@ impl Attachments {
 pub(super) fn detach(pins: &Pins, netlink: &Netlink, link: &Link) -> Vec<KernelError> {
     let mut errors = Vec::new();
     for program in Program::ALL {
-        // The link lives as long as its pin.
+        // The link lives as long as its pin, and the descriptor that an agent holds.
         errors.extend(pins::remove(&pins.link(link.index, program.name())).err());
         errors.extend(detach_clsact(pins, netlink, link, program).err());
     }
@@ -152,29 +161,39 @@ pub(super) fn detach(pins: &Pins, netlink: &Netlink, link: &Link) -> Vec<KernelE
     errors
 }
 
+/// Gives the link, to be held open. `held` is the link of before, whose pin may be gone.
 fn attach_tcx(
     classifier: &mut SchedClassifier,
     pins: &Pins,
     link: &Link,
     program: Program,
-) -> Result<(), KernelError> {
+    held: Option<OwnedFd>,
+) -> Result<OwnedFd, KernelError> {
     let path = pins.link(link.index, program.name());
     let failed = |error: &(dyn std::error::Error + 'static)| attach_error("attach a program to", link, error);
-    if pinned_link(&path).is_some_and(|pinned| pinned.ifindex == link.index) {
+    if let Some(held) = held {
+        if !path.exists() && is_at(&held, link.index) {
+            sys::object_pin(held.as_fd(), &path).map_err(|error| failed(&error))?;
+        }
+        // Else two links would hold the one place, or none.
+        drop(held);
+    }
+    if pinned_link(&path).is_some_and(|pinned| is_at(&pinned, link.index)) {
         let pinned = PinnedLink::from_pin(&path).map_err(|error| failed(&error))?;
         let pinned = FdLink::from(pinned).try_into().map_err(|error| failed(&error))?;
         let id = classifier.attach_to_link(pinned).map_err(|error| failed(&error))?;
-        // Taken and dropped: the pin keeps it attached, not this process.
-        return classifier.take_link(id).map(drop).map_err(|error| failed(&error));
+        // Taken and dropped: the pin keeps it attached.
+        drop(classifier.take_link(id).map_err(|error| failed(&error))?);
+    } else {
+        // A link of an interface that is gone, whose number is used again.
+        pins::remove(&path)?;
+        let id = attach_new_tcx(classifier, link, program).map_err(|error| failed(&error))?;
+        let taken = classifier.take_link(id).map_err(|error| failed(&error))?;
+        let taken = FdLink::try_from(taken).map_err(|error| failed(&error))?;
+        taken.pin(&path).map(drop).map_err(|error| failed(&error))?;
     }
-    // A link of an interface that is gone, whose number is used again.
-    pins::remove(&path)?;
-    let id = attach_new_tcx(classifier, link, program).map_err(|error| failed(&error))?;
-    let taken = classifier.take_link(id).map_err(|error| failed(&error))?;
-    let taken = FdLink::try_from(taken).map_err(|error| failed(&error))?;
-    taken.pin(&path).map(drop).map_err(|error| failed(&error))?;
     match pinned_link(&path) {
-        Some(pinned) if pinned.ifindex == link.index => Ok(()),
+        Some(pinned) if is_at(&pinned, link.index) => Ok(pinned),
         _ => {
             pins::remove(&path)?;
             Err(failed(&io::Error::other("another interface took its name meanwhile")))
@@ -247,9 +266,17 @@ fn has_filter(netlink: &Netlink, ifindex: u32, program: Program) -> Result<bool,
     Ok(netlink.filters(ifindex)?.iter().any(|filter| (filter.egress, filter.priority, filter.handle) == ours))
 }
 
-fn pinned_link(path: &Path) -> Option<LinkInfo> {
-    use std::os::fd::AsFd as _;
-    sys::object_get(path).and_then(|fd| sys::object_info(fd.as_fd())).ok()
+fn pinned_link(path: &Path) -> Option<OwnedFd> {
+    sys::object_get(path).ok()
+}
+
+/// Whether a link holds its program at this interface.
+fn is_at(link: &OwnedFd, ifindex: u32) -> bool {
+    link_info(link).is_some_and(|info| info.ifindex == ifindex)
+}
+
+fn link_info(link: &OwnedFd) -> Option<LinkInfo> {
+    sys::object_info(link.as_fd()).ok()
 }
 
 fn attach_error(action: &'static str, link: &Link, error: &(dyn std::error::Error + 'static)) -> KernelError {

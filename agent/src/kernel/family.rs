@@ -1,7 +1,7 @@
 //! The maps of one family: elements as they lie in the kernel.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -12,7 +12,7 @@ use weir_common::{
     endpoint::Endpoint,
     plain::Plain,
     policy::Identity,
-    service::{Backend, FrontendKey, MemberKey, Service},
+    service::{Backend, FrontendKey, MemberKey, SOURCE_PREFIX, Service, SourceKey},
 };
 
 use super::{KernelError, load::open, map::Map, pins::Pins, sys::Prefix};
@@ -71,6 +71,7 @@ pub(super) struct FamilyMaps<A> {
     frontends: Map<FrontendKey<A>, Service>,
     rings: Map<u32, Backend<A>>,
     members: Map<MemberKey<A>, u32>,
+    sources: Map<Prefix<SourceKey<A>>, u32>,
     inside: Map<Prefix<A>, u32>,
 }
 
@@ -80,22 +81,24 @@ where
     FrontendKey<A>: Plain,
     Backend<A>: Plain,
     MemberKey<A>: Plain,
+    Prefix<SourceKey<A>>: Plain,
 {
     pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
-        let [endpoints, identities, frontends, rings, members] = Self::names();
+        let [endpoints, identities, frontends, rings, members, sources] = Self::names();
         Ok(Self {
             endpoints: typed(pins, endpoints)?,
             identities: typed(pins, identities)?,
             frontends: typed(pins, frontends)?,
             rings: typed(pins, rings)?,
             members: typed(pins, members)?,
+            sources: typed(pins, sources)?,
             inside: typed(pins, Self::INSIDE)?,
         })
     }
 
     /// Adds what the maps hold to `image`.
     pub(super) fn read(&self, image: &mut Image) -> Result<(), KernelError> {
-        let [endpoints, identities, frontends, rings, members] = Self::names();
+        let [endpoints, identities, frontends, rings, members, sources] = Self::names();
         let all = self.endpoints.entries().map_err(failed(endpoints))?;
         image.endpoints.extend(all.into_iter().map(|(address, endpoint)| (address.address(), endpoint)));
         let all = self.identities.entries().map_err(failed(identities))?;
@@ -119,6 +122,8 @@ where
         }
         let all = self.members.entries().map_err(failed(members))?;
         image.members.extend(all.into_iter().map(|(key, _)| ((key.service, backend(&key.backend)), ())));
+        let all = self.sources.entries().map_err(failed(sources))?;
+        image.sources.extend(all.into_iter().filter_map(|(prefix, _)| Some((source(&prefix)?, ()))));
         Ok(())
     }
 
@@ -129,6 +134,7 @@ where
             Write::Identities(change) => apply(&self.identities, change, prefix_of, |identity| *identity),
             Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
             Write::Members(change) => apply(&self.members, change, member_of, |()| 1),
+            Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
             Write::Rings(family, rings) if *family == A::FAMILY => {
                 // A few at a time: all of them are much memory.
                 rings.chunks(256).try_for_each(|rings| {
@@ -142,25 +148,26 @@ where
         }
     }
 
-    /// Adds those of `inside` that are not in the map.
-    pub(super) fn add_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
-        let known = self.inside_prefixes()?;
-        let wanted = inside.iter().filter(|net| !known.contains(*net));
-        let elements: Vec<_> = wanted.filter_map(|net| Some((prefix_of(*net)?, 1))).collect();
+    /// Adds those of `inside` that are not in the map, or there as somebody else's.
+    pub(super) fn add_inside(&self, inside: &BTreeMap<IpNet, u32>) -> Result<(), KernelError> {
+        let known = self.known_inside()?;
+        let wanted = inside.iter().filter(|(net, whose)| known.get(*net) != Some(*whose));
+        let elements: Vec<_> = wanted.filter_map(|(net, whose)| Some((prefix_of(*net)?, *whose))).collect();
         self.inside.put(&elements).map_err(failed(Self::INSIDE))
     }
 
     /// Removes from the map what is not in `inside`.
-    pub(super) fn keep_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
-        let known = self.inside_prefixes()?;
-        let stale: Vec<_> = known.difference(inside).filter_map(|net| prefix_of(*net)).collect();
+    pub(super) fn keep_inside(&self, inside: &BTreeMap<IpNet, u32>) -> Result<(), KernelError> {
+        let known = self.known_inside()?;
+        let stale = known.keys().filter(|net| !inside.contains_key(*net));
+        let stale: Vec<_> = stale.filter_map(|net| prefix_of(*net)).collect();
         self.inside.delete(&stale).map_err(failed(Self::INSIDE))
     }
 
-    fn inside_prefixes(&self) -> Result<BTreeSet<IpNet>, KernelError> {
+    fn known_inside(&self) -> Result<BTreeMap<IpNet, u32>, KernelError> {
         let all = self.inside.entries().map_err(failed(Self::INSIDE))?;
         let net = |prefix: Prefix<A>| IpNet::new(prefix.address.address(), prefix.length as u8).ok();
-        Ok(all.into_iter().filter_map(|(prefix, _)| net(prefix)).collect())
+        Ok(all.into_iter().filter_map(|(prefix, whose)| Some((net(prefix)?, whose))).collect())
     }
 
     /// The name of the map of the cluster's own addresses.
@@ -169,10 +176,24 @@ where
         Family::V6 => "INSIDE_V6",
     };
 
-    const fn names() -> [&'static str; 5] {
+    const fn names() -> [&'static str; 6] {
         match A::FAMILY {
-            Family::V4 => ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4"],
-            Family::V6 => ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6"],
+            Family::V4 => [
+                "ENDPOINTS_V4",
+                "IDENTITIES_V4",
+                "FRONTENDS_V4",
+                "RINGS_V4",
+                "MEMBERS_V4",
+                "SOURCE_RANGES_V4",
+            ],
+            Family::V6 => [
+                "ENDPOINTS_V6",
+                "IDENTITIES_V6",
+                "FRONTENDS_V6",
+                "RINGS_V6",
+                "MEMBERS_V6",
+                "SOURCE_RANGES_V6",
+            ],
         }
     }
 }
@@ -225,4 +246,16 @@ fn backend<A: Ip>(backend: &Backend<A>) -> datapath::Backend {
 
 fn member_of<A: Ip>((service, backend): (u32, datapath::Backend)) -> Option<MemberKey<A>> {
     Some(MemberKey { service, backend: backend_of(backend)? })
+}
+
+fn source_of<A: Ip>((service, range): (u32, IpNet)) -> Option<Prefix<SourceKey<A>>> {
+    let client = A::of(range.network())?;
+    let length = SOURCE_PREFIX + u32::from(range.prefix_len());
+    Some(Prefix { length, address: SourceKey { service, client } })
+}
+
+fn source<A: Ip>(prefix: &Prefix<SourceKey<A>>) -> Option<(u32, IpNet)> {
+    let SourceKey { service, client } = prefix.address;
+    let length = prefix.length.checked_sub(SOURCE_PREFIX)?;
+    Some((service, IpNet::new(client.address(), u8::try_from(length).ok()?).ok()?))
 }

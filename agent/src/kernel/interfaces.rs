@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use weir_common::state::LOOPBACK;
+
 use super::{
     AttachMode, Kernel, KernelError, Program, attach,
     netlink::Netlink,
@@ -18,21 +20,33 @@ impl Kernel {
     /// # Errors
     /// When there is no such interface, or one of its programs cannot be attached; then none is.
     pub fn attach_pod(&mut self, interface: &str) -> Result<u32, KernelError> {
-        self.attach(interface, [Program::FromPod, Program::ToPod])
+        self.attach(interface, &[Program::FromPod, Program::ToPod])
     }
 
-    /// Attaches the programs of the uplink; the next commit tells the others about it.
+    /// Attaches the programs of the uplink; the next commit tells the others about it. What the node sends to
+    /// its own addresses goes by the loopback interface, and so that has one of them too.
     ///
     /// # Errors
     /// As [`Kernel::attach_pod`].
     pub fn attach_uplink(&mut self, interface: &str) -> Result<u32, KernelError> {
-        self.uplink = self.attach(interface, [Program::FromUplink, Program::ToUplink])?;
+        self.uplink = self.attach(interface, &[Program::FromUplink, Program::ToUplink])?;
+        self.attach("lo", &[Program::ToUplink])?;
         Ok(self.uplink)
     }
 
-    /// Detaches everything from an interface, which need not be there any more. Goes on after errors.
+    /// Detaches everything from an interface, which need not be there any more; from the loopback interface
+    /// as well when it is the uplink. Goes on after errors.
     pub fn detach(&mut self, ifindex: u32) -> Vec<KernelError> {
-        self.attachments.attached.retain(|(attached, _)| *attached != ifindex);
+        let is_uplink = self.attachments.attached.contains_key(&(ifindex, Program::FromUplink));
+        let mut errors = self.detach_from(ifindex);
+        if is_uplink {
+            errors.extend(self.detach_from(LOOPBACK));
+        }
+        errors
+    }
+
+    fn detach_from(&mut self, ifindex: u32) -> Vec<KernelError> {
+        self.attachments.attached.retain(|(attached, _), _| *attached != ifindex);
         match self.netlink.links() {
             Ok(links) => match links.iter().find(|link| link.index == ifindex) {
                 Some(link) => attach::detach(&self.pins, &self.netlink, link),
@@ -46,8 +60,8 @@ impl Kernel {
     }
 
     /// The programs that are attached, by interface number.
-    pub const fn attached(&self) -> &BTreeSet<(u32, Program)> {
-        &self.attachments.attached
+    pub fn attached(&self) -> impl ExactSizeIterator<Item = (u32, Program)> {
+        self.attachments.attached.keys().copied()
     }
 
     /// Programs that are no longer attached as they were left: interface number and program.
@@ -56,7 +70,7 @@ impl Kernel {
     /// When netlink fails.
     pub fn verify(&self) -> Result<Vec<(u32, Program)>, KernelError> {
         let mut missing = Vec::new();
-        for &(ifindex, program) in &self.attachments.attached {
+        for (ifindex, program) in self.attached() {
             if !self.attachments.is_intact(&self.ebpf, &self.pins, &self.netlink, ifindex, program)? {
                 missing.push((ifindex, program));
             }
@@ -92,7 +106,7 @@ impl Kernel {
 
     /// Whether the programs of a pod or of the uplink are attached to an interface.
     pub fn is_attached(&self, ifindex: u32) -> bool {
-        let has = |program| self.attachments.attached.contains(&(ifindex, program));
+        let has = |program| self.attachments.attached.contains_key(&(ifindex, program));
         has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
     }
 
@@ -101,10 +115,10 @@ impl Kernel {
         self.attachments.mode
     }
 
-    fn attach(&mut self, interface: &str, programs: [Program; 2]) -> Result<u32, KernelError> {
+    fn attach(&mut self, interface: &str, programs: &[Program]) -> Result<u32, KernelError> {
         let link = self.netlink.link(interface)?;
         let was_attached = self.is_attached(link.index);
-        for program in programs {
+        for &program in programs {
             let (ebpf, pins) = (&mut self.ebpf, &self.pins);
             let result = self.attachments.attach(ebpf, pins, &self.netlink, &link, program);
             if let Err(error) = result {

@@ -170,7 +170,7 @@ fn mask(map: &'static str, sets: u32) -> Result<u32, KernelError> {
 }
 
 /// `CONFIG_HZ` of the running kernel: the coarse clock ticks once a jiffy.
-fn jiffies_per_second() -> Result<u32, KernelError> {
+pub(super) fn jiffies_per_second() -> Result<u32, KernelError> {
     let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| {
         KernelError::Load { error: format!("cannot read the kernel's tick: {error}"), hint: "" }
     })?;

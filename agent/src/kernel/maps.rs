@@ -1,6 +1,6 @@
 //! The maps that commits write and read back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use weir_common::{
@@ -49,13 +49,13 @@ impl Maps {
 
     /// Adds the addresses of the cluster that are new; before a commit, so that nothing is masqueraded that
     /// should not be.
-    pub(super) fn add_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+    pub(super) fn add_inside(&self, inside: &BTreeMap<IpNet, u32>) -> Result<(), KernelError> {
         self.v4.add_inside(inside)?;
         self.v6.add_inside(inside)
     }
 
     /// Removes the addresses that are no longer the cluster's; after a commit.
-    pub(super) fn keep_inside(&self, inside: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+    pub(super) fn keep_inside(&self, inside: &BTreeMap<IpNet, u32>) -> Result<(), KernelError> {
         self.v4.keep_inside(inside)?;
         self.v6.keep_inside(inside)
     }
@@ -93,7 +93,8 @@ impl MapWriter for Maps {
             | Write::Identities(_)
             | Write::Endpoints(_)
             | Write::Frontends(_)
-            | Write::Members(_) => {
+            | Write::Members(_)
+            | Write::Sources(_) => {
                 self.v4.write(write)?;
                 self.v6.write(write)?;
             }

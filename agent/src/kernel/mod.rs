@@ -6,6 +6,7 @@
 mod attach;
 mod error;
 mod family;
+mod flows;
 mod interfaces;
 mod load;
 pub mod map;
@@ -21,7 +22,7 @@ mod usage;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     error::Error,
     fs::File,
     io,
@@ -39,9 +40,10 @@ use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters,
 pub use self::{
     attach::{AttachMode, Program},
     error::{KernelError, WriteError},
+    flows::{Clock, Flow, Flows},
     interfaces::detach_all,
     load::LogLevel,
-    observe::{Events, Flow, Flows, HOOK_LIST, ProgramLog},
+    observe::{Events, HOOK_LIST, ProgramLog},
     usage::MapUsage,
 };
 use crate::{
@@ -86,8 +88,8 @@ pub struct Kernel {
     /// What the last commit left to be removed.
     cleanup: Option<Vec<Write>>,
     /// What the maps of the cluster's own addresses say, where that is known.
-    inside: Option<Arc<BTreeSet<IpNet>>>,
-    wanted_inside: Arc<BTreeSet<IpNet>>,
+    inside: Option<Arc<BTreeMap<IpNet, u32>>>,
+    wanted_inside: Arc<BTreeMap<IpNet, u32>>,
     /// Keeps other agents out.
     _lock: Flock<File>,
 }
@@ -273,6 +275,14 @@ impl Kernel {
     /// When they cannot be mapped.
     pub fn flows(&self) -> Result<Flows, KernelError> {
         Flows::open(&self.pins)
+    }
+
+    /// The clock that the flow tables go by.
+    ///
+    /// # Errors
+    /// When the kernel does not say what time it is.
+    pub fn clock(&self) -> Result<Clock, KernelError> {
+        Clock::read()
     }
 
     /// The ring buffer of events. Needs a tokio runtime.

@@ -1,9 +1,8 @@
-//! What the programs tell: counters, flows, events.
+//! What the programs tell: counters, events.
 
 use std::{
     collections::BTreeMap,
     fmt, io,
-    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -14,20 +13,17 @@ use aya::{
 use aya_log::EbpfLogger;
 use tokio::io::unix::AsyncFd;
 use weir_common::{
-    addr::{V4, V6},
     event::Event,
-    flow::{FlowSet, TAG_USED, WAYS},
-    plain::{Plain, from_bytes},
+    plain::from_bytes,
     reason::{Counter, HOOKS, Hook, Reason, drop_counter},
 };
 
 use super::{
     KernelError,
-    family::{Ip, failed, typed},
-    load::open,
+    family::{failed, typed},
     map::Map,
     pins::Pins,
-    sys::{self, Mapped},
+    sys,
 };
 use crate::{
     datapath::{RuleId, RuleOrigin},
@@ -107,88 +103,6 @@ fn sum(map: &Map<u32, Counter>, index: u32) -> io::Result<Counter> {
         bytes: sum.bytes.wrapping_add(each.bytes),
     };
     Ok(map.get_all(&index)?.into_iter().fold(Counter::default(), add))
-}
-
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Source and port that packets come with.
-    pub src: (IpAddr, u16),
-    /// Destination and port that packets come with.
-    pub dst: (IpAddr, u16),
-    /// Source and port that packets leave with.
-    pub to_src: (IpAddr, u16),
-    /// Destination and port that packets leave with.
-    pub to_dst: (IpAddr, u16),
-    /// IP protocol number.
-    pub protocol: u32,
-    /// Interface of the pod that sends; 0: through the node's stack.
-    pub scope: u32,
-    /// Interface that packets are handed to; 0: to the node's stack.
-    pub ifindex: u32,
-    /// One of [`weir_common::flow::state`].
-    pub state: u8,
-    /// Bits of [`weir_common::flow::flags`].
-    pub flags: u16,
-    /// Epoch of the decision.
-    pub epoch: u32,
-    /// Time of the last packet: low half of the kernel's jiffies.
-    pub seen: u32,
-    /// Rule that decided for the sending pod.
-    pub egress_rule: u32,
-    /// Rule that decided for the receiving pod.
-    pub ingress_rule: u32,
-}
-
-/// The flow tables in memory.
-#[derive(Debug)]
-pub struct Flows {
-    v4: Mapped,
-    v6: Mapped,
-}
-
-impl Flows {
-    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
-        let map = |name| open(pins, name)?.map().map_err(failed(name));
-        Ok(Self { v4: map("FLOWS_V4")?, v6: map("FLOWS_V6")? })
-    }
-
-    /// Every flow there is. Programs go on; an entry that changes while it is read is left out.
-    pub fn iter(&self) -> impl Iterator<Item = Flow> {
-        flows::<V4>(&self.v4).chain(flows::<V6>(&self.v6))
-    }
-}
-
-fn flows<A: Ip>(table: &Mapped) -> impl Iterator<Item = Flow>
-where
-    FlowSet<A>: Plain,
-{
-    (0..table.len()).flat_map(move |index| {
-        let set: FlowSet<A> = table.read(index);
-        let used = set.tags.iter().any(|tag| tag & TAG_USED != 0);
-        let again = used.then(|| table.read::<FlowSet<A>>(index).tags);
-        let whole = (0..WAYS).filter(move |way| {
-            set.tags[*way] & TAG_USED != 0 && again.is_some_and(|tags| tags[*way] == set.tags[*way])
-        });
-        whole.map(move |way| {
-            let (key, entry, to) = (set.entries[way].key, set.entries[way], set.entries[way].to);
-            Flow {
-                src: (key.src.address(), key.sport.get()),
-                dst: (key.dst.address(), key.dport.get()),
-                to_src: (to.src.address(), to.sport.get()),
-                to_dst: (to.dst.address(), to.dport.get()),
-                protocol: key.protocol,
-                scope: key.scope,
-                ifindex: entry.ifindex,
-                state: entry.state,
-                flags: entry.flags,
-                epoch: entry.epoch,
-                seen: entry.seen,
-                egress_rule: entry.egress_rule,
-                ingress_rule: entry.ingress_rule,
-            }
-        })
-    })
 }
 
 /// The ring buffer of events. It has one reader: two would share the events between them.

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, unshare};
 use weir_common::{
     event::kind,
@@ -64,6 +65,7 @@ fn small() -> Sizes {
         frontends: PerFamily { v4: 16, v6: 16 },
         rings: PerFamily { v4: 64, v6: 64 },
         members: PerFamily { v4: 64, v6: 64 },
+        sources: PerFamily { v4: 64, v6: 64 },
         flows: PerFamily { v4: 16, v6: 16 },
         fragments: PerFamily { v4: 64, v6: 64 },
         events: 4096,
@@ -263,6 +265,8 @@ fn links_that_were_removed_are_noticed_and_put_back() {
             match mode {
                 AttachMode::Tcx => {
                     std::fs::remove_file(Pins::new(&options.pins).link(pod, "to_pod")).unwrap();
+                    let (_, programs) = SchedClassifier::query_tcx("pod0", TcAttachType::Egress).unwrap();
+                    assert_eq!(programs.len(), 1, "it stays attached without its pin");
                 }
                 AttachMode::Clsact => tc("filter del dev pod0 egress"),
             }
@@ -272,7 +276,7 @@ fn links_that_were_removed_are_noticed_and_put_back() {
 
             ip("link del pod0");
             assert_eq!(kernel.repair().unwrap(), []);
-            assert!(kernel.attached().is_empty());
+            assert_eq!(kernel.attached().len(), 0);
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::fd::AsRawFd};
 
-use super::{KernelError, family::failed, load::open, observe::Flows, pins::Pins, sys::MapFd};
+use super::{KernelError, family::failed, flows::Flows, load::open, pins::Pins, sys::MapFd};
 use crate::plan::{Image, Sizes, in_use};
 
 /// How full a map is.
@@ -23,7 +23,7 @@ pub(super) fn of(image: &Image, pins: &Pins, sizes: &Sizes) -> Result<Vec<MapUsa
     let mut entries = in_use(image);
     let (mut v4, mut v6) = (0, 0);
     for flow in Flows::open(pins)?.iter() {
-        *(if flow.src.0.is_ipv4() { &mut v4 } else { &mut v6 }) += 1;
+        *(if flow.src.is_ipv4() { &mut v4 } else { &mut v6 }) += 1;
     }
     entries.extend([("FLOWS_V4", v4), ("FLOWS_V6", v6)]);
     let flows = sizes.flow_capacity();

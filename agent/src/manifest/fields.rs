@@ -52,6 +52,12 @@ impl<'t> Node<'t> {
         });
     }
 
+    /// The value of one of its fields, if it is an object that has it.
+    pub(crate) fn value_of(self, name: &str) -> Option<Self> {
+        let entries = self.entries()?;
+        entries.into_iter().find(|(key, ..)| *key == name).map(|(.., value)| value)
+    }
+
     /// The value of its field `kind`.
     pub(super) fn kind(self) -> &'t str {
         let entries = self.entries().unwrap_or_default();

@@ -14,7 +14,7 @@ use weir_common::{
     state::State,
 };
 
-use super::{Change, Family, Member, PerFamily, Write};
+use super::{Change, Family, Member, PerFamily, SourceRange, Write};
 use crate::datapath::{Frontend, Ring};
 
 /// The contents of the maps that a commit writes. It is read back from the kernel when an agent starts,
@@ -43,6 +43,8 @@ pub struct Image {
     pub rings: PerFamily<BTreeMap<u32, Arc<Ring>>>,
     /// `MEMBERS_*`.
     pub members: BTreeMap<Member, ()>,
+    /// `SOURCE_RANGES_*`.
+    pub sources: BTreeMap<SourceRange, ()>,
 }
 
 impl Image {
@@ -92,6 +94,7 @@ impl Image {
             Write::Endpoints(change) => change_map(&mut self.endpoints, change),
             Write::Frontends(change) => change_map(&mut self.frontends, change),
             Write::Members(change) => change_map(&mut self.members, change),
+            Write::Sources(change) => change_map(&mut self.sources, change),
             Write::State(state) => self.state = *state,
         }
     }
@@ -108,6 +111,7 @@ impl Image {
             Write::Endpoints(change) => inverse(&self.endpoints, change).map(Write::Endpoints).into(),
             Write::Frontends(change) => inverse(&self.frontends, change).map(Write::Frontends).into(),
             Write::Members(change) => inverse(&self.members, change).map(Write::Members).into(),
+            Write::Sources(change) => inverse(&self.sources, change).map(Write::Sources).into(),
             Write::State(_) => vec![Write::State(self.state)],
         }
     }

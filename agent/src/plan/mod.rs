@@ -3,10 +3,10 @@
 //! A [`Plan`] is a value; nothing here touches the kernel. Its order makes before it breaks:
 //!
 //! 1. What nothing refers to yet: vectors, port intervals, rules, rule sets, `PEERS` of new identities,
-//!    rings, members.
+//!    rings, members, source ranges.
 //! 2. Identities, in the slot that no endpoint reads (`identities.rs`).
 //! 3. Endpoints: one write each switches a pod to its new rule sets and to the new identities.
-//! 4. Frontends: one write each switches to the new rings. Members that left are removed.
+//! 4. Frontends: one write each switches to the new rings. Members and source ranges that left are removed.
 //! 5. The epoch, so that every live flow is decided again. A packet takes the epoch before anything else, so
 //!    that a flow which it decided by what stood there before is of the epoch before.
 //! 6. When no packet is under way that has read what stood there before: removal of what is no longer used.
@@ -51,7 +51,7 @@ pub use self::{
     image::Image,
     sizes::Sizes,
     used::in_use,
-    write::{Change, MapWriter, Member, Write},
+    write::{Change, MapWriter, Member, SourceRange, Write},
 };
 use crate::datapath::{Datapath, RuleSetId};
 

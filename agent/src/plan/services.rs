@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use weir_common::service::{self, Service};
 
 use super::{
-    Change, Family, Image, Member, PerFamily, Sizes, TooLarge, Write,
+    Change, Family, Image, Member, PerFamily, Sizes, SourceRange, TooLarge, Write,
     array::{Array, check},
 };
 use crate::{
@@ -34,9 +34,15 @@ pub(super) struct Known {
     /// How many they are.
     counts: PerFamily<usize>,
     rings: PerFamily<Rings>,
-    /// How many frontends list each member.
-    members: PerFamily<SharedMap<Member, u32>>,
+    /// The members that frontends list.
+    members: PerFamily<Listed<Member>>,
+    /// The source ranges that frontends list.
+    sources: PerFamily<Listed<SourceRange>>,
 }
+
+/// How many frontends list something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed<K: Ord>(SharedMap<K, u32>);
 
 /// The rings of one family that frontends name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,21 +83,16 @@ pub(super) fn place(
             _ => {}
         }
         *known.counts.get_mut(family) += usize::from(before.is_none() && after.is_some());
-        for backend in after.iter().flat_map(|service| service.members.iter().map(|b| (service.id, *b))) {
-            change.members.insert(backend);
-            let count = known.members.get(family).get(&backend).copied().unwrap_or(0);
-            known.members.get_mut(family).insert(backend, count + 1);
+        if let Some(service) = after {
+            known.list(service, &mut change, true);
         }
         if let Some(service) = known.frontends.get(frontend).cloned() {
-            for backend in service.members.iter().map(|backend| (service.id, *backend)) {
-                change.members.insert(backend);
-                let count = known.members.get(family).get(&backend).copied().unwrap_or(1);
-                known.members.get_mut(family).insert(backend, count - 1);
-            }
+            known.list(&service, &mut change, false);
         }
     }
     if !is_known {
         change.members.extend(image.members.keys());
+        change.sources.extend(image.sources.keys());
     }
     change.check(image, &known, sizes)?;
 
@@ -119,19 +120,26 @@ struct Changes {
     rings: PerFamily<Vec<(u32, Arc<Ring>)>>,
     /// Members that may be new, or listed no more.
     members: BTreeSet<Member>,
+    /// Source ranges that may be new, or listed no more.
+    sources: BTreeSet<SourceRange>,
 }
 
 impl Changes {
     fn check(&self, image: &Image, known: &Known, sizes: &Sizes) -> Result<(), TooLarge> {
-        for (family, frontends_map, members_map) in
-            [(Family::V4, "FRONTENDS_V4", "MEMBERS_V4"), (Family::V6, "FRONTENDS_V6", "MEMBERS_V6")]
-        {
+        for (family, [frontends, members, sources]) in [
+            (Family::V4, ["FRONTENDS_V4", "MEMBERS_V4", "SOURCE_RANGES_V4"]),
+            (Family::V6, ["FRONTENDS_V6", "MEMBERS_V6", "SOURCE_RANGES_V6"]),
+        ] {
             // Those that go are still there when the others come.
-            check(frontends_map, *known.counts.get(family), *sizes.frontends.get(family))?;
-            let members = known.members.get(family);
-            let unknown = self.members.iter().filter(|(_, backend)| Family::of(backend.address) == family);
-            let unknown = unknown.filter(|one| image.members.contains_key(one) && !members.contains_key(one));
-            check(members_map, members.len() + unknown.count(), *sizes.members.get(family))?;
+            check(frontends, *known.counts.get(family), *sizes.frontends.get(family))?;
+            let of_family = |(_, backend): &&Member| Family::of(backend.address) == family;
+            let touched = self.members.iter().filter(of_family);
+            let both = known.members.get(family).with(touched, |one| image.members.contains_key(one));
+            check(members, both, *sizes.members.get(family))?;
+            let of_family = |(_, range): &&SourceRange| Family::of(range.addr()) == family;
+            let touched = self.sources.iter().filter(of_family);
+            let both = known.sources.get(family).with(touched, |one| image.sources.contains_key(one));
+            check(sources, both, *sizes.sources.get(family))?;
             known.rings.get(family).array.check()?;
         }
         Ok(())
@@ -140,14 +148,19 @@ impl Changes {
     fn writes(self, image: &Image, known: &mut Known) -> (Vec<Write>, Vec<Write>) {
         let (mut new, mut old) = (Vec::new(), Vec::new());
         for member in self.members {
-            let members = known.members.get_mut(Family::of(member.1.address));
-            let is_listed = members.get(&member).is_some_and(|count| *count > 0);
-            if !is_listed {
-                members.remove(&member);
-            }
+            let is_listed = known.members.get_mut(Family::of(member.1.address)).settle(&member);
             match (is_listed, image.members.contains_key(&member)) {
                 (true, false) => new.push((member, ())),
                 (false, true) => old.push(member),
+                _ => {}
+            }
+        }
+        let (mut new_sources, mut old_sources) = (Vec::new(), Vec::new());
+        for source in self.sources {
+            let is_listed = known.sources.get_mut(Family::of(source.1.addr())).settle(&source);
+            match (is_listed, image.sources.contains_key(&source)) {
+                (true, false) => new_sources.push((source, ())),
+                (false, true) => old_sources.push(source),
                 _ => {}
             }
         }
@@ -155,11 +168,13 @@ impl Changes {
             Write::Rings(Family::V4, self.rings.v4),
             Write::Rings(Family::V6, self.rings.v6),
             Write::Members(Change::Put(new)),
+            Write::Sources(Change::Put(new_sources)),
         ];
         let switch = vec![
             Write::Frontends(Change::Put(self.put)),
             Write::Frontends(Change::Delete(self.gone)),
             Write::Members(Change::Delete(old)),
+            Write::Sources(Change::Delete(old_sources)),
         ];
         (make, switch)
     }
@@ -177,7 +192,50 @@ impl Known {
                 v6: Rings::of(image, Family::V6, "RINGS_V6", sizes.rings.v6),
             },
             members: PerFamily::default(),
+            sources: PerFamily::default(),
         }
+    }
+
+    /// Notes that a frontend lists what `service` says, or does not any more.
+    fn list(&mut self, service: &datapath::Service, change: &mut Changes, lists: bool) {
+        for member in service.members.iter().map(|backend| (service.id, *backend)) {
+            self.members.get_mut(Family::of(member.1.address)).count(member, lists);
+            change.members.insert(member);
+        }
+        for source in service.source_ranges.iter().map(|range| (service.id, *range)) {
+            self.sources.get_mut(Family::of(source.1.addr())).count(source, lists);
+            change.sources.insert(source);
+        }
+    }
+}
+
+impl<K: Ord + Clone> Listed<K> {
+    fn count(&mut self, key: K, lists: bool) {
+        let count = self.0.get(&key).copied().unwrap_or(0);
+        self.0.insert(key, if lists { count + 1 } else { count.saturating_sub(1) });
+    }
+
+    /// How many there are together with those of `touched` that are known elsewhere.
+    fn with<'a>(&self, touched: impl Iterator<Item = &'a K>, is_there: impl Fn(&K) -> bool) -> usize
+    where
+        K: 'a,
+    {
+        self.0.len() + touched.filter(|key| is_there(key) && !self.0.contains_key(*key)).count()
+    }
+
+    /// Forgets what is not listed any more; says whether it is.
+    fn settle(&mut self, key: &K) -> bool {
+        let is_listed = self.0.get(key).is_some_and(|count| *count > 0);
+        if !is_listed {
+            self.0.remove(key);
+        }
+        is_listed
+    }
+}
+
+impl<K: Ord> Default for Listed<K> {
+    fn default() -> Self {
+        Self(SharedMap::default())
     }
 }
 

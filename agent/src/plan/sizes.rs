@@ -32,6 +32,8 @@ pub struct Sizes {
     pub rings: PerFamily<u32>,
     /// Pairs of a service port and an endpoint.
     pub members: PerFamily<u32>,
+    /// Pairs of a service port and a source range. These maps grow on demand too.
+    pub sources: PerFamily<u32>,
     /// Sets of the flow table, a power of two; each holds [`WAYS`] flows.
     pub flows: PerFamily<u32>,
     /// Datagrams whose fragments are under way.
@@ -54,6 +56,7 @@ impl Default for Sizes {
             frontends: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             rings: PerFamily { v4: 1 << 18, v6: 1 << 17 },
             members: PerFamily { v4: 1 << 16, v6: 1 << 15 },
+            sources: PerFamily { v4: 1 << 16, v6: 1 << 16 },
             flows: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             fragments: PerFamily { v4: 4096, v6: 4096 },
             events: 1 << 20,
@@ -98,6 +101,8 @@ impl Sizes {
             let slots: usize = rings.collect::<BTreeSet<_>>().into_iter().map(|ring| ring.len()).sum();
             at_least(self.rings.get_mut(family), slots.saturating_add(slots / 8));
             grow(self.members.get_mut(family), frontends().map(|(_, service)| service.members.len()).sum());
+            let sources = frontends().map(|(_, service)| service.source_ranges.len());
+            grow(self.sources.get_mut(family), sources.sum());
         }
         let sets = || datapath.rule_sets.values();
         let intervals =
@@ -133,7 +138,7 @@ impl Sizes {
         PerFamily { v4: flows(self.flows.v4), v6: flows(self.flows.v6) }
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 21] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 23] {
         [
             ("ENDPOINTS_V4", &mut self.endpoints.v4),
             ("ENDPOINTS_V6", &mut self.endpoints.v6),
@@ -151,6 +156,8 @@ impl Sizes {
             ("RINGS_V6", &mut self.rings.v6),
             ("MEMBERS_V4", &mut self.members.v4),
             ("MEMBERS_V6", &mut self.members.v6),
+            ("SOURCE_RANGES_V4", &mut self.sources.v4),
+            ("SOURCE_RANGES_V6", &mut self.sources.v6),
             ("FLOWS_V4", &mut self.flows.v4),
             ("FLOWS_V6", &mut self.flows.v6),
             ("FRAGMENTS_V4", &mut self.fragments.v4),

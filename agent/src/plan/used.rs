@@ -30,8 +30,8 @@ pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
         ("PEERS", image.peers.len() as u64),
     ]);
     for (family, maps) in Family::ALL.into_iter().zip([
-        ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4"],
-        ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6"],
+        ["ENDPOINTS_V4", "IDENTITIES_V4", "FRONTENDS_V4", "RINGS_V4", "MEMBERS_V4", "SOURCE_RANGES_V4"],
+        ["ENDPOINTS_V6", "IDENTITIES_V6", "FRONTENDS_V6", "RINGS_V6", "MEMBERS_V6", "SOURCE_RANGES_V6"],
     ]) {
         let of = |address: IpAddr| Family::of(address) == family;
         let services = || image.frontends.iter().filter(|(key, _)| of(key.address));
@@ -43,6 +43,7 @@ pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
             services().count() as u64,
             elements(rings),
             image.members.keys().filter(|(_, backend)| of(backend.address)).count() as u64,
+            image.sources.keys().filter(|(_, range)| of(range.addr())).count() as u64,
         ];
         in_use.extend(maps.into_iter().zip(counts));
     }

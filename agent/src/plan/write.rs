@@ -40,6 +40,9 @@ impl<K, V> Change<K, V> {
 /// A backend that live flows of a service port may stay with: what the `MEMBERS_*` maps list.
 pub type Member = (ServiceId, Backend);
 
+/// Clients that may use the frontends of a service port with source ranges: what the `SOURCE_RANGES_*` maps list.
+pub type SourceRange = (ServiceId, IpNet);
+
 /// Writes to one map, done in order. Every element is switched by itself; nothing may rely on two
 /// elements changing together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub enum Write {
     Frontends(Change<Frontend, Service>),
     /// `MEMBERS_*`.
     Members(Change<Member, ()>),
+    /// `SOURCE_RANGES_*`.
+    Sources(Change<SourceRange, ()>),
     /// The element of `STATE`.
     State(State),
 }
@@ -82,6 +87,7 @@ impl Write {
             Self::Endpoints(change) => change.len(),
             Self::Frontends(change) => change.len(),
             Self::Members(change) => change.len(),
+            Self::Sources(change) => change.len(),
             Self::State(_) => 1,
         }
     }
@@ -105,6 +111,7 @@ impl Write {
             Self::Endpoints(_) => "ENDPOINTS",
             Self::Frontends(_) => "FRONTENDS",
             Self::Members(_) => "MEMBERS",
+            Self::Sources(_) => "SOURCE_RANGES",
             Self::State(_) => "STATE",
         }
     }

@@ -4,16 +4,19 @@
 //! an [`Envelope`] with the version of this protocol, so that a client of another release is told so and
 //! not misread.
 
+mod connection;
+mod event;
 mod observation;
 mod request;
 mod response;
+mod service;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{observation::*, request::*, response::*};
+pub use self::{connection::*, event::*, observation::*, request::*, response::*, service::*};
 
 /// Version of the protocol; changes whenever a value below changes its meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest line that either side accepts, in bytes.
 pub const MAX_LINE: usize = 64 << 20;

@@ -1,10 +1,13 @@
 //! What `weir observe` shows: packets that were dropped, and flows that were decided.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cluster::Name, source::Source};
+use crate::source::Source;
 
 /// A packet that was dropped, or the first one of a flow. As JSON it is what `weir observe -o json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,45 +91,14 @@ pub struct Decider {
     pub sources: Vec<Source>,
 }
 
-/// Which observations a client wants; all conditions hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Filter {
-    /// Sent by this pod, or sent or balanced to it.
-    pub pod: Option<Name>,
-    /// Sent by this pod.
-    pub from_pod: Option<Name>,
-    /// Sent or balanced to this pod.
-    pub to_pod: Option<Name>,
-    /// What became of it.
-    pub verdict: Option<Verdict>,
-    /// Why it was dropped.
-    pub reason: Option<String>,
-}
-
-impl Filter {
-    /// Whether the client wants it.
-    pub fn matches(&self, seen: &Observation) -> bool {
-        let from = |pod: &Name| is_pod(seen.source.as_ref(), pod);
-        let to = |pod: &Name| is_pod(seen.destination.as_ref(), pod) || is_pod(seen.backend.as_ref(), pod);
-        self.pod.as_ref().is_none_or(|pod| from(pod) || to(pod))
-            && self.from_pod.as_ref().is_none_or(from)
-            && self.to_pod.as_ref().is_none_or(to)
-            && self.verdict.is_none_or(|verdict| verdict == seen.verdict)
-            && self.reason.as_ref().is_none_or(|reason| seen.reason.as_ref() == Some(reason))
-    }
-}
-
-fn is_pod(party: Option<&Party>, pod: &Name) -> bool {
-    let owner = party.and_then(|party| party.owner.as_ref());
-    owner.is_some_and(|owner| owner.kind == OwnerKind::Pod && owner.name == pod.to_string())
+/// A reader who follows knows the day.
+pub(super) fn time_of_day(time: &str) -> &str {
+    time.split_once('T').map_or(time, |(_, time)| time)
 }
 
 impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A reader who follows knows the day.
-        let time = self.time.split_once('T').map_or(self.time.as_str(), |(_, time)| time);
-        write!(f, "{time} ")?;
+        write!(f, "{} ", time_of_day(&self.time))?;
         match (&self.source, &self.destination) {
             (Some(source), Some(destination)) => {
                 write!(f, "{source} -> {destination}/{}", self.protocol.as_deref().unwrap_or("?"))?;
@@ -155,32 +127,40 @@ impl fmt::Display for Observation {
     }
 }
 
+impl Party {
+    /// Its address and port.
+    pub const fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.owner {
             Some(Owner { kind: OwnerKind::Pod, name }) => write!(f, "{name}:{}", self.port),
             Some(Owner { kind: OwnerKind::Node, name }) => write!(f, "node {name}:{}", self.port),
             Some(Owner { kind: OwnerKind::Service, name }) => write!(f, "service {name}:{}", self.port),
-            None => std::net::SocketAddr::new(self.address, self.port).fmt(f),
+            None => self.socket().fmt(f),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::cluster::Name;
 
-    fn party(pod: Option<&str>) -> Option<Party> {
+    pub(in crate::protocol) fn party(pod: Option<&str>) -> Option<Party> {
         let owner = pod.map(|name| Owner { kind: OwnerKind::Pod, name: name.to_owned() });
         Some(Party { address: "10.0.0.1".parse().unwrap(), port: 80, owner })
     }
 
-    fn name(name: &str) -> Option<Name> {
+    pub(in crate::protocol) fn name(name: &str) -> Option<Name> {
         Some(Name { namespace: "demo".into(), name: name.into() })
     }
 
     /// From demo/web to a service whose backend is demo/db.
-    fn drop() -> Observation {
+    pub(in crate::protocol) fn drop() -> Observation {
         Observation {
             time: "2026-01-02T03:04:05.006Z".into(),
             verdict: Verdict::Dropped,
@@ -193,37 +173,6 @@ mod tests {
             egress: None,
             ingress: None,
         }
-    }
-
-    #[test]
-    fn a_filter_tells_ends_verdicts_and_reasons_apart() {
-        let all = Filter::default;
-        let reason = |name: &str| Some(name.to_owned());
-        for (filter, wanted) in [
-            (all(), true),
-            (Filter { pod: name("web"), ..all() }, true),
-            (Filter { pod: name("db"), ..all() }, true),
-            (Filter { pod: name("other"), ..all() }, false),
-            (Filter { from_pod: name("web"), ..all() }, true),
-            (Filter { from_pod: name("db"), ..all() }, false),
-            (Filter { to_pod: name("db"), ..all() }, true),
-            (Filter { to_pod: name("web"), ..all() }, false),
-            (Filter { verdict: Some(Verdict::Dropped), ..all() }, true),
-            (Filter { verdict: Some(Verdict::Allowed), ..all() }, false),
-            (Filter { reason: reason("POLICY_DENIED"), ..all() }, true),
-            (Filter { reason: reason("POLICY_DENY"), ..all() }, false),
-            (Filter { from_pod: name("web"), to_pod: name("web"), ..all() }, false),
-        ] {
-            assert_eq!(filter.matches(&drop()), wanted, "{filter:?}");
-        }
-    }
-
-    #[test]
-    fn a_node_of_the_same_name_is_no_pod() {
-        let mut seen = drop();
-        seen.source.as_mut().unwrap().owner.as_mut().unwrap().kind = OwnerKind::Node;
-
-        assert!(!Filter { from_pod: name("web"), ..Filter::default() }.matches(&seen));
     }
 
     #[test]

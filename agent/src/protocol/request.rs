@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Filter;
+use super::{ConnectionFilter, Filter};
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -38,6 +38,15 @@ pub enum Request {
         /// Only of this namespace.
         namespace: Option<String>,
     },
+    /// List live connections.
+    Connections(ConnectionFilter),
+    /// A service as the node handles it.
+    DescribeService(Name),
+    /// What a change would do to the balance of services.
+    Simulate {
+        /// The change.
+        change: Change,
+    },
     /// How the agent and its datapath are.
     Status,
     /// Enforce a pod on an interface.
@@ -58,8 +67,15 @@ pub enum Request {
         /// Pod, node, service or address, with port and protocol.
         destination: String,
     },
-    /// Send events as they come.
-    Observe(Filter),
+    /// Send events.
+    Observe {
+        /// Which.
+        filter: Filter,
+        /// So many of the last ones first.
+        last: usize,
+        /// And then new ones as they come.
+        follow: bool,
+    },
 }
 
 /// A change of objects.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::Observation;
+use super::{Connections, Event, FlowDifference, ServiceReport, Simulation};
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -17,6 +17,12 @@ pub enum Response {
     Difference(Difference),
     /// To [`Request::Get`](super::Request::Get).
     Listing(Listing),
+    /// To [`Request::Connections`](super::Request::Connections).
+    Connections(Connections),
+    /// To [`Request::DescribeService`](super::Request::DescribeService).
+    Service(Box<ServiceReport>),
+    /// To [`Request::Simulate`](super::Request::Simulate).
+    Simulation(Simulation),
     /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
     /// To [`Request::Attach`](super::Request::Attach).
@@ -31,7 +37,7 @@ pub enum Response {
         text: String,
     },
     /// To [`Request::Observe`](super::Request::Observe), again and again.
-    Observed(Box<Observation>),
+    Observed(Box<Event>),
     /// Among them: how many events were lost, because the reader was too slow.
     Missed(u64),
     /// The request could not be granted.
@@ -123,6 +129,8 @@ pub struct Difference {
     pub objects: Vec<ObjectDifference>,
     /// The connections whose verdict would change.
     pub verdicts: Vec<VerdictDifference>,
+    /// The live connections of the node that would not go on as they are.
+    pub flows: Vec<FlowDifference>,
     /// What could not be compared, if so.
     pub note: Option<String>,
 }

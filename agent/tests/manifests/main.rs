@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod kept;
 mod kinds;
+mod probes;
 mod robust;
 
 use weir::{

@@ -46,6 +46,7 @@ pub trait Stage {
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         if deliver::expires(&work.packet, &work.path) {
+            slow::heed(F::expired())?;
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, &work.path)?;

@@ -1,10 +1,10 @@
-//! What the node itself sends to services. Packets of pods have been decided when they left their pod.
+//! What the node itself sends to services, and what its sockets answer for one. Packets of pods have been
+//! decided when they left their pod.
+//!
+//! The program is at the egress of the uplink, and at that of the loopback interface: there it sees what
+//! goes to the node's own addresses, where node ports are.
 
-use weir_common::{
-    flow::flags,
-    reason::{Hook, Reason},
-    state::MARK_JUDGED,
-};
+use weir_common::{flow::flags, reason::Hook, state::MARK_JUDGED};
 
 use super::Stage;
 use crate::{
@@ -30,21 +30,23 @@ impl Stage for ToUplink {
     const HOOK: Hook = Hook::ToUplink;
     const STRICT: bool = false;
 
-    /// The route that the packet was to take was the service's: to the backend it needs another.
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
         let path = &work.path;
-        if path.flags & flags::REWRITE == 0 {
+        if path.flags & (flags::REWRITE | flags::REWRITTEN) == 0 {
             return Ok(Outcome::PASS);
         }
         deliver::translate::<F>(ctx, &work.packet, path)?;
-        let action = if path.flags & flags::TO_PEER == 0 {
-            ctx.redirect_neigh(ctx.ifindex())
-        } else {
+        if path.flags & flags::TO_PEER != 0 {
             rewrite::address_frame(ctx, &path.mac)?;
             ctx.set_mark(MARK_JUDGED);
-            ctx.redirect(path.ifindex)
-        };
-        if action < 0 { Err(Reason::RewriteFailed.into()) } else { Ok(Outcome(action)) }
+            Ok(Outcome(ctx.redirect(path.ifindex)))
+        } else if path.flags & flags::BY_UPLINK != 0 {
+            Ok(Outcome(ctx.redirect_neigh(path.ifindex)))
+        } else if path.flags & flags::BY_LOOPBACK != 0 {
+            Ok(deliver::by_loopback(ctx)?)
+        } else {
+            Ok(Outcome::PASS)
+        }
     }
 }

@@ -10,7 +10,8 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use weir_tests::{
-    conformance::{self, Finding, Level, Loaded, Model, Outcome},
+    conformance::{self, Finding, Level, Live, Loaded, Model, Outcome, Subset},
+    live,
     packets::in_namespace,
 };
 
@@ -24,6 +25,9 @@ struct Args {
     /// What the cases are run on.
     #[arg(long, default_value = "model")]
     level: LevelName,
+    /// Only every Mth case, by a hash of its name: 1/M, 2/M, and so on are disjoint and together all of them.
+    #[arg(long, default_value = "1/1", value_name = "N/M")]
+    subset: Subset,
     /// Write everything that was found to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -35,6 +39,8 @@ enum LevelName {
     Model,
     /// The loaded programs, by BPF_PROG_TEST_RUN: needs root.
     Kernel,
+    /// Agents, and sockets in network namespaces on two nodes: needs root.
+    Live,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -42,11 +48,12 @@ fn main() -> anyhow::Result<ExitCode> {
     match args.level {
         LevelName::Model => run(&args, &mut Model::default()),
         LevelName::Kernel => in_namespace(|| run(&args, &mut Loaded::default())),
+        LevelName::Live => live::isolated(|| run(&args, &mut Live::default())),
     }
 }
 
 fn run(args: &Args, level: &mut dyn Level) -> anyhow::Result<ExitCode> {
-    let report = conformance::run(&args.directories, level, &mut show)?;
+    let report = conformance::run(&args.directories, args.subset, level, &mut show)?;
     if let Some(path) = &args.report {
         let file = File::create(path).with_context(|| path.display().to_string())?;
         serde_json::to_writer_pretty(BufWriter::new(file), &report)?;

@@ -2,27 +2,31 @@
 //!
 //! What decides is compared with the compiled datapath: the programs may never name another rule.
 
-mod machine;
-mod packet;
+pub(super) mod machine;
+pub(super) mod packet;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path as FilePath};
 
 use anyhow::{Context as _, ensure};
 use weir::{
-    cluster::Cluster,
     compile::Numbers,
     datapath::{Backend, Connection, Decision, Frontend, Judgement, Network, Path},
 };
 
+use weir_common::state::events;
+
+pub(super) use self::packet::{hash, number};
 use self::{
     machine::{Machine, Rules, Step},
-    packet::{frame, hash, number},
+    packet::frame,
 };
-use super::{Level, Observation, service};
+use super::{Change, Level, Observation, service};
 use crate::packets::{Ends, read_tuple};
 
 /// Ports tried to reach a certain backend.
 const TRIES: usize = 10_000;
+/// So many that no set of the flow tables gets full in a run of all cases.
+const FLOW_SETS: u32 = 1 << 15;
 
 /// The level `kernel`. Needs root, and a network namespace of its own: see [`crate::packets::in_namespace`].
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ pub struct Loaded {
     numbers: BTreeMap<String, Numbers>,
     network: Network,
     machines: BTreeMap<String, Machine>,
+    /// Nodes of their own for cases about services.
+    fabric: service::Fabric,
 }
 
 /// Who has an address.
@@ -58,19 +64,19 @@ impl Level for Loaded {
         "kernel"
     }
 
-    fn enforce(&mut self, cluster: &Cluster, _: bool) -> anyhow::Result<()> {
+    fn enforce(&mut self, change: &Change<'_>) -> anyhow::Result<BTreeMap<usize, String>> {
         // Numbers go on from case to case, as do the maps: what they stand for changes like in any commit.
-        self.network = Network::compile(cluster, &mut self.numbers)?;
+        self.network = Network::compile(change.cluster, &mut self.numbers)?;
         for (name, datapath) in &self.network.nodes {
             if !self.machines.contains_key(name) {
-                let machine = Machine::open(self.machines.len())?;
+                let machine = Machine::open(FLOW_SETS, events::DROPS | events::FLOWS)?;
                 self.machines.insert(name.clone(), machine);
             }
             let machine = self.machines.get_mut(name).context("it is there now")?;
             machine.commit(datapath).with_context(|| format!("node {name}"))?;
             self.numbers.entry(name.clone()).or_default().retain(datapath);
         }
-        Ok(())
+        Ok(BTreeMap::new())
     }
 
     fn connect(&mut self, connection: &Connection) -> anyhow::Result<Observation> {
@@ -96,8 +102,8 @@ impl Level for Loaded {
         })
     }
 
-    fn run_service_case(&mut self, _: &FilePath) -> anyhow::Result<Option<service::Report>> {
-        Ok(None)
+    fn run_service_case(&mut self, directory: &FilePath) -> anyhow::Result<Option<service::Report>> {
+        service::run_on(&mut self.fabric, directory).map(Some)
     }
 }
 

@@ -4,12 +4,14 @@
 //! [level](Level); those about objects that an API server refuses ask only the reader of manifests.
 
 mod level;
+mod live;
 mod loaded;
 mod model;
 mod objects;
 mod policy;
 mod report;
 pub mod service;
+mod subset;
 
 use std::{
     fs,
@@ -23,15 +25,18 @@ use weir::{
     manifest,
 };
 
-pub use level::{Level, Observation};
+pub use level::{Change, Level, Observation};
+pub use live::Live;
 pub use loaded::Loaded;
 pub use model::Model;
 pub use report::{Finding, Outcome, Report};
+pub use subset::Subset;
 
-/// Runs every case below `directories` at `level`. A case that cannot be run has failed. After each, `progress` gets the number of cases that are
-/// done and of all, and what was found in this one.
+/// Runs every case below `directories` that is in `subset` at `level`. A case that cannot be run has failed. After
+/// each, `progress` gets the number of cases that are done and of all, and what was found in this one.
 pub fn run(
     directories: &[PathBuf],
+    subset: Subset,
     level: &mut dyn Level,
     progress: &mut dyn FnMut(usize, usize, &[Finding]),
 ) -> anyhow::Result<Report> {
@@ -41,9 +46,11 @@ pub fn run(
         find(directory, &mut cases)?;
         anyhow::ensure!(cases.len() > before, "{}: no case, that is no expect.json", directory.display());
     }
+    let name = |case: &PathBuf| case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    cases.retain(|case| subset.contains(&name(case)));
     let mut report = Report::new(level.name());
     for (done, case) in cases.iter().enumerate() {
-        let name = case.file_name().unwrap_or_default().to_string_lossy();
+        let name = name(case);
         let findings = run_case(&name, case, level).unwrap_or_else(|error| {
             vec![Finding {
                 case: name.to_string(),

@@ -8,7 +8,7 @@ use weir::{
     datapath::{Connection, Judgement, Network},
 };
 
-use super::{Level, Observation, service};
+use super::{Change, Level, Observation, service};
 
 /// The level `model`.
 #[derive(Debug, Default)]
@@ -31,8 +31,9 @@ impl Level for Model {
         "model"
     }
 
-    fn enforce(&mut self, cluster: &Cluster, first: bool) -> anyhow::Result<()> {
-        if first {
+    fn enforce(&mut self, change: &Change<'_>) -> anyhow::Result<BTreeMap<usize, String>> {
+        let cluster = change.cluster;
+        if change.first {
             self.numbers.clear();
         }
         self.cluster = cluster.clone();
@@ -40,7 +41,7 @@ impl Level for Model {
         for (name, node) in &self.network.nodes {
             self.numbers.entry(name.clone()).or_default().retain(node);
         }
-        Ok(())
+        Ok(BTreeMap::new())
     }
 
     fn connect(&mut self, connection: &Connection) -> anyhow::Result<Observation> {

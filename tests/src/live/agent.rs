@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, File},
+    io,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -53,6 +54,12 @@ pub fn weir(args: &[&str]) -> Answer {
     }
 }
 
+/// Starts `weir`, whose output is piped.
+pub fn spawn(args: &[&str]) -> io::Result<Child> {
+    let mut command = Command::new(binary());
+    command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
+}
+
 /// An agent. Dropping it kills it; what it enforces stays.
 pub struct Agent {
     node: String,
@@ -65,7 +72,7 @@ impl Agent {
     /// Starts the agent of a node in its network namespace; returns once it answers.
     pub fn start(node: &str, netns: &str, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let child = spawn(node, netns, &options);
+        let child = spawn_agent(node, netns, &options);
         let mut agent = Self { node: node.to_owned(), netns: netns.to_owned(), options, child };
         agent.wait_ready();
         agent
@@ -85,13 +92,13 @@ impl Agent {
 
     /// Starts it again, after it has ended; returns once it answers.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.node, &self.netns, &self.options);
+        self.child = spawn_agent(&self.node, &self.netns, &self.options);
         self.wait_ready();
     }
 
     /// Starts it again, after it has ended, where it is to end by itself.
     pub fn refuse(&mut self) -> ExitStatus {
-        self.child = spawn(&self.node, &self.netns, &self.options);
+        self.child = spawn_agent(&self.node, &self.netns, &self.options);
         self.wait_end()
     }
 
@@ -153,7 +160,7 @@ impl Drop for Agent {
 
 /// By programs that replace themselves, not from a thread that has entered the namespace: the agent is to die with the
 /// thread of the test, and not before.
-fn spawn(node: &str, netns: &str, options: &[String]) -> Child {
+fn spawn_agent(node: &str, netns: &str, options: &[String]) -> Child {
     let log = File::options().create(true).append(true).open(log(node)).unwrap();
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{netns}")).args(["setpriv", "--pdeathsig", "KILL"]);
@@ -165,10 +172,12 @@ fn log(node: &str) -> PathBuf {
     format!("/run/{node}.log").into()
 }
 
-/// $WEIR_BIN, else the `weir` that was built into the same target directory as this test.
+/// $WEIR_BIN, else the `weir` that was built into the same target directory as this test or program.
 fn binary() -> PathBuf {
-    env::var_os("WEIR_BIN").map_or_else(
-        || env::current_exe().unwrap().ancestors().nth(2).expect("target/PROFILE").join("weir"),
-        PathBuf::from,
-    )
+    let built = || {
+        let program = env::current_exe().unwrap();
+        let beside = program.ancestors().skip(1).take(2).map(|directory| directory.join("weir"));
+        { beside }.find(|path| path.is_file()).expect("`cargo xtask build` makes weir")
+    };
+    env::var_os("WEIR_BIN").map_or_else(built, PathBuf::from)
 }

@@ -4,6 +4,7 @@
 //! makes there is gone when it ends, however it ends, and it neither sees nor touches what else is on the machine.
 
 mod agent;
+pub mod crowd;
 pub mod kernel;
 pub mod manifests;
 pub mod traffic;
@@ -30,11 +31,11 @@ use weir::{
 };
 pub use xtask::demo::{
     netns, network,
-    plan::{Plan, Pod},
+    plan::{self, Plan, Pod},
     worker::{Outcome, Worker},
 };
 
-pub use self::agent::{Agent, Answer, weir};
+pub use self::agent::{Agent, Answer, spawn, weir};
 
 /// The directory that the agents watch.
 pub const MANIFESTS: &str = "/run/manifests";
@@ -45,15 +46,15 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Runs a test with mounts of its own, alone among the live tests of this process.
-pub fn isolated(test: impl FnOnce() + Send) {
+pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             private_mounts();
-            test();
+            test()
         });
-        thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-    });
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Waits until something is so.
@@ -85,9 +86,7 @@ impl Live {
         watched("cluster.yaml", manifests);
         let plan = Plan::new(&cluster(Path::new(MANIFESTS))).unwrap();
         network::build(&plan).unwrap();
-        let start = |node: &xtask::demo::plan::Node| {
-            (node.name.clone(), Agent::start(&node.name, &node.netns, options))
-        };
+        let start = |node: &plan::Node| (node.name.clone(), Agent::start(&node.name, &node.netns, options));
         let agents = plan.nodes.iter().map(start).collect();
         let mut live = Self { plan, agents, workers: BTreeMap::new() };
         for pod in &live.plan.pods {

@@ -16,7 +16,7 @@ pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ETH_LEN: usize = 14;
 
 /// Who speaks to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ends {
     /// Source.
     pub src: IpAddr,
@@ -83,9 +83,14 @@ impl Ends {
         self.checked(protocol::UDP, segment, 6)
     }
 
-    /// A frame with the first chunk of an SCTP association. The programs leave its CRC alone.
+    /// A frame with the first chunk of an SCTP association.
     pub fn sctp(&self) -> Vec<u8> {
         ip(self.src, self.dst, protocol::SCTP, &self.sctp_segment(1))
+    }
+
+    /// A frame with data of an SCTP association.
+    pub fn sctp_data(&self) -> Vec<u8> {
+        ip(self.src, self.dst, protocol::SCTP, &self.sctp_segment(0))
     }
 
     /// An SCTP packet with a chunk of type `chunk`.
@@ -94,6 +99,8 @@ impl Ends {
         segment.extend([0; 8]);
         segment.extend([chunk, 0, 0, 20]);
         segment.extend([0; 16]);
+        let check = crc32c(&segment);
+        segment[8..12].copy_from_slice(&check.to_le_bytes());
         segment
     }
 
@@ -149,6 +156,13 @@ pub fn transport_check(src: IpAddr, dst: IpAddr, number: u8, segment: &[u8]) -> 
         sum = sum.add_2bytes((segment.len() as u16).to_be_bytes());
     }
     sum.ones_complement().to_be()
+}
+
+/// CRC-32c, bit by bit (RFC 9260, appendix A).
+pub fn crc32c(data: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+    !data.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 /// A frame from a pod to its next hop.

@@ -1,10 +1,13 @@
 //! Reading frames with code that is not weir's.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader};
+use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4, icmpv6};
+use weir_common::header::protocol;
 
-use super::Ends;
+use super::{Ends, build::crc32c, l4_offset};
+
+const ETH_LEN: usize = 14;
 
 /// Addresses and ports of a frame; the identifier of an echo stands where its flow has it.
 pub fn read_tuple(frame: &[u8]) -> Ends {
@@ -38,7 +41,26 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
     Ends { src, dst, sport, dport }
 }
 
-/// The checksums of a frame that etherparse computes otherwise. A UDP checksum of zero means none in IPv4.
+/// Whether a frame says that the port of another one is unreachable, which it quotes, to its sender.
+pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
+    let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
+    let says_so = match &headers.transport {
+        Some(TransportHeader::Icmpv4(icmp)) => {
+            matches!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
+        }
+        Some(TransportHeader::Icmpv6(icmp)) => {
+            matches!(icmp.icmp_type, Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+        }
+        _ => false,
+    };
+    // Addresses of the header, and the first bytes of what follows it.
+    let (quoted, packet) = (headers.payload.slice(), &sent[ETH_LEN..]);
+    let (addresses, start) = if packet[0] >> 4 == 4 { (12..20, 20..28) } else { (8..40, 40..48) };
+    let is_same = |range: Range<usize>| quoted.get(range.clone()).is_some_and(|part| part == &packet[range]);
+    says_so && read_tuple(frame).dst == read_tuple(sent).src && is_same(addresses) && is_same(start)
+}
+
+/// The checksums of a frame that etherparse, or for SCTP [`crc32c`], computes otherwise. A UDP checksum of zero means none in IPv4.
 pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     let payload = headers.payload.slice();
@@ -78,6 +100,16 @@ pub fn wrong_checksums(frame: &[u8]) -> Vec<String> {
             _ => {}
         },
         _ => panic!("no IP packet"),
+    }
+    let number = if frame[14] >> 4 == 4 { frame[23] } else { frame[20] };
+    if number == protocol::SCTP {
+        let mut segment = frame[l4_offset(frame)..].to_vec();
+        let is = u32::from_le_bytes(segment[8..12].try_into().expect("four bytes"));
+        segment[8..12].fill(0);
+        let expected = crc32c(&segment);
+        if is != expected {
+            found.push(format!("SCTP: {is:#010x} instead of {expected:#010x}"));
+        }
     }
     found
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use weir::{
 use weir_common::{
     event::Event,
     reason::{Hook, Reason},
+    state::LOOPBACK,
 };
 
 use super::{At, Node, in_namespace, ip_command};
@@ -43,7 +45,9 @@ pub struct Lab {
     node: Node,
     name: String,
     numbers: Numbers,
+    /// What is in force.
     datapath: Datapath,
+    interfaces: BTreeMap<IpAddr, Interface>,
     /// Host-side interface and MAC address by pod.
     pods: BTreeMap<String, Interface>,
     uplink: u32,
@@ -55,28 +59,47 @@ pub struct Lab {
 type Counters = BTreeMap<(Hook, Option<Reason>), u64>;
 
 /// Runs `test` on the node `name` of the cluster that `manifest` describes.
-pub fn in_lab(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) + Send) {
-    in_namespace(|| {
-        let mut lab = Lab::open(name, manifest);
-        test(&mut lab);
-    });
+pub fn in_lab<T: Send>(name: &str, manifest: &str, test: impl FnOnce(&mut Lab) -> T + Send) -> T {
+    in_lab_of(512, name, manifest, test)
+}
+
+/// The same with flow tables of so many sets.
+pub fn in_lab_of<T: Send>(
+    sets: u32,
+    name: &str,
+    manifest: &str,
+    test: impl FnOnce(&mut Lab) -> T + Send,
+) -> T {
+    in_namespace(|| test(&mut Lab::open(sets, name, manifest)))
 }
 
 impl Lab {
-    fn open(name: &str, manifest: &str) -> Self {
-        let mut node = Node::open(512).expect("the programs load");
+    fn open(sets: u32, name: &str, manifest: &str) -> Self {
+        let mut node = Node::open(sets).expect("the programs load");
         ip_command("link add up0 type veth peer name up1");
         let uplink = node.kernel_mut().attach_uplink("up0").expect("the uplink");
         let counters = RefCell::new(counters(&node));
-        let (numbers, pods) = (Numbers::default(), BTreeMap::new());
-        let datapath = Datapath::default();
-        let mut lab = Self { node, name: name.to_owned(), numbers, datapath, pods, uplink, counters };
+        let mut lab = Self {
+            node,
+            name: name.to_owned(),
+            numbers: Numbers::default(),
+            datapath: Datapath::default(),
+            interfaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            uplink,
+            counters,
+        };
         lab.commit(manifest);
         lab
     }
 
     /// Brings the cluster that a manifest describes into force.
     pub fn commit(&mut self, manifest: &str) {
+        self.try_commit(manifest).expect("a commit");
+    }
+
+    /// The same, where it may be refused: then it is as if it had not been tried.
+    pub fn try_commit(&mut self, manifest: &str) -> anyhow::Result<()> {
         let cluster = cluster(manifest);
         let mut interfaces = BTreeMap::new();
         for (name, pod) in &cluster.pods {
@@ -86,11 +109,13 @@ impl Lab {
             let interface = self.interface(&name.to_string());
             interfaces.extend(pod.addresses.iter().map(|address| (*address, interface)));
         }
-        let datapath = compile(&cluster, &self.name, &mut self.numbers).expect("it compiles");
-        self.node.kernel_mut().commit(&datapath, &interfaces).expect("a commit");
-        self.node.kernel_mut().finish().expect("what is no longer in force is removed");
-        self.numbers.retain(&datapath);
-        self.datapath = datapath;
+        let mut numbers = self.numbers.clone();
+        let datapath = compile(&cluster, &self.name, &mut numbers)?;
+        self.node.kernel_mut().commit(&datapath, &interfaces)?;
+        self.node.kernel_mut().finish()?;
+        numbers.retain(&datapath);
+        (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);
+        Ok(())
     }
 
     /// How many connections each rule has decided, by what it comes from; those that have decided some.
@@ -99,11 +124,6 @@ impl Lab {
         hits.filter(|(_, hits)| *hits > 0)
             .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
             .collect()
-    }
-
-    /// The datapath in force.
-    pub const fn datapath(&self) -> &Datapath {
-        &self.datapath
     }
 
     /// The interface of a pod, made when there is none.
@@ -122,6 +142,16 @@ impl Lab {
     /// Where a pod hangs.
     pub fn pod(&self, pod: &str) -> Interface {
         self.pods[pod]
+    }
+
+    /// What is in force.
+    pub const fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The addresses of the pods of this node, and where they hang.
+    pub fn interfaces(&self) -> impl Iterator<Item = (IpAddr, Interface)> {
+        self.interfaces.iter().map(|(address, interface)| (*address, *interface))
     }
 
     /// Number of the uplink.
@@ -153,6 +183,11 @@ impl Lab {
     /// The node itself sends a frame by the uplink.
     pub fn leave(&self, frame: &[u8]) -> Verdict {
         self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
+    }
+
+    /// The node itself sends a frame to an address of its own.
+    pub fn loop_back(&self, frame: &[u8]) -> Verdict {
+        self.judge(Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, frame)
     }
 
     /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
@@ -188,6 +223,11 @@ impl Lab {
     /// Takes what is recorded of IPv4 packets like these out of the flow table, as another flow may.
     pub fn forget(&self, packets: &super::Ends) {
         self.node.forget(packets).expect("the table can be written");
+    }
+
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) {
+        self.node.forget_all().expect("the tables can be written");
     }
 
     /// Every flow in the table.

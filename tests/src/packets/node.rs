@@ -21,8 +21,9 @@ use weir::{
     plan::{PerFamily, Sizes},
 };
 use weir_common::{
-    addr::{Be16, V4},
-    flow::{FREE, FlowKey, FlowSet, WAYS},
+    addr::{Addr, Be16, V4, V6},
+    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, WAYS},
+    plain::Plain,
     state::events,
 };
 
@@ -50,19 +51,23 @@ impl Node {
     /// Loads the programs in the network namespace of this thread, with flow tables of `sets` sets, a power of
     /// two. The other tables are small, to be loaded fast.
     pub fn open(sets: u32) -> anyhow::Result<Self> {
+        Self::telling_of(events::DROPS | events::FLOWS, sets)
+    }
+
+    /// The same, with programs that tell of these events.
+    pub fn telling_of(events: u32, sets: u32) -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: 64, v6: 64 },
+            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
             vectors: 1 << 15,
             rules: 1 << 14,
             rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },
             events: 1 << 16,
             ..Sizes::default()
         };
-        let events = events::DROPS | events::FLOWS;
         let options = Options { pins: pins.clone(), sizes, log_level: 0, attach_mode: None, events };
         let kernel = Kernel::open(&object()?, &options)?;
         let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
@@ -99,13 +104,54 @@ impl Node {
         Ok(())
     }
 
+    /// Empties the flow tables, and those of fragments.
+    pub fn forget_all(&self) -> anyhow::Result<()> {
+        let pins = Pins::new(&self.pins);
+        let open = |name: &str| MapFd::new(object_get(&pins.map(name))?);
+        forget_flows::<V4>(open("FLOWS_V4")?)?;
+        forget_flows::<V6>(open("FLOWS_V6")?)?;
+        forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
+        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+    }
+
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
-        let packet =
-            Packet { data: frame, ifindex: at.ifindex, ingress_ifindex: at.ingress, ..Packet::default() };
+        self.run_marked(program, at, 0, frame)
+    }
+
+    /// Runs a program on a frame that has a mark.
+    pub fn run_marked(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
+        let packet = Packet {
+            data: frame,
+            ifindex: at.ifindex,
+            ingress_ifindex: at.ingress,
+            mark,
+            ..Packet::default()
+        };
         let ran = test_run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
+}
+
+fn forget_flows<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FlowSet<A>: Plain,
+{
+    let table: Map<u32, FlowSet<A>> = Map::new(map)?;
+    let mut used = table.entries()?;
+    for (_, set) in &mut used {
+        set.tags = std::array::from_fn(|way| FREE | way as u64);
+    }
+    Ok(table.put(&used)?)
+}
+
+fn forget_fragments<A: Addr>(map: MapFd) -> anyhow::Result<()>
+where
+    FragmentKey<A>: Plain,
+{
+    let table: Map<FragmentKey<A>, Fragment> = Map::new(map)?;
+    let known: Vec<_> = table.entries()?.into_iter().map(|(key, _)| key).collect();
+    Ok(table.delete(&known)?)
 }
 
 impl Drop for Node {
@@ -119,7 +165,7 @@ impl Drop for Node {
 }
 
 /// The kernel programs, where `cargo xtask build` puts them, or where `WEIR_EBPF_OBJECT` says.
-fn object() -> anyhow::Result<Vec<u8>> {
+pub fn object() -> anyhow::Result<Vec<u8>> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("bpf/weir");
     let path = env::var_os("WEIR_EBPF_OBJECT").map_or(built, PathBuf::from);
     fs::read(&path)

@@ -1,11 +1,16 @@
 //! The real agents and the command line, with real traffic between network namespaces. Needs root, and the kernel
 //! programs built (`cargo xtask test` sees to both).
 
+mod backends;
 mod birth;
+mod births;
+mod collisions;
 mod damage;
 mod detach;
+mod health;
 mod hosts;
 mod input;
 mod policy;
 mod restart;
 mod services;
+mod swap;

@@ -63,7 +63,7 @@ fn a_pod_sends_under_its_own_addresses_only() {
         }
         assert!(lab.flows().iter().all(|flow| {
             let others = [V4.other, V6.other].map(|address| address.parse().unwrap());
-            others.contains(&flow.src.0) || others.contains(&flow.dst.0)
+            others.contains(&flow.src.ip()) || others.contains(&flow.dst.ip())
         }));
     });
 }

@@ -112,6 +112,7 @@ fn a_reply_passes_and_only_to_the_tuple_that_asked() {
     });
 }
 
+/// Attack 15, packet by packet.
 #[test]
 fn a_commit_that_denies_cuts_a_live_flow_and_no_other() {
     on_node(|lab| {
@@ -144,6 +145,42 @@ fn a_commit_that_denies_cuts_a_live_flow_and_no_other() {
     });
 }
 
+/// Attack 16.
+#[test]
+fn an_address_that_passes_to_another_pod_takes_no_flow_along() {
+    on_node(|lab| {
+        let recycled = CLUSTER.replace(
+            "name: client, namespace: t, labels: {app: client}",
+            "name: heir, namespace: t, labels: {app: heir}",
+        );
+        let one_less = recycled.replace("name: datagrams", "name: renamed");
+        for family in FAMILIES {
+            let flow = family.to_server(80);
+            let open = Ends::new(family.client, family.other, 80);
+            lab.commit(CLUSTER);
+            handed_over(lab.send(CLIENT, &flow.tcp(SYN)), "of the first");
+            handed_over(lab.send(CLIENT, &open.tcp(SYN)), "of the first, to another");
+            // One goes and the other comes in the same commit; a later one does not take it for the first.
+            for cluster in [&recycled, &one_less] {
+                lab.commit(cluster);
+                dropped(lab.send("t/heir", &flow.tcp(ACK)), Reason::PolicyDenied, "in the first one's flow");
+                let anew = family.to_server(80).tcp(SYN);
+                dropped(lab.send("t/heir", &anew), Reason::PolicyDenied, "anew");
+                dropped(
+                    lab.send(CLIENT, &flow.tcp(ACK)),
+                    Reason::InvalidSource,
+                    "from where the first one was",
+                );
+                handed_over(
+                    lab.send("t/heir", &Ends::new(family.client, family.other, 80).tcp(SYN)),
+                    "its own",
+                );
+            }
+        }
+    });
+}
+
+/// Attack 16, where the pod stays and its labels change.
 #[test]
 fn a_pod_that_is_gone_sends_no_more_under_its_old_flows() {
     on_node(|lab| {

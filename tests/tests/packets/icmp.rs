@@ -177,3 +177,28 @@ fn an_error_about_a_packet_of_this_revision_passes_before_any_answer_does() {
         }
     });
 }
+
+#[test]
+fn an_error_of_the_node_about_a_services_answer_takes_the_way_to_the_backend() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            for (service, backend) in [(family.web, family.server), (family.far, family.remote)] {
+                let ask = Ends::new(family.node, service, 80);
+                handed_over(lab.leave(&ask.tcp(SYN)), "there");
+                let there = Ends { dst: backend.parse().unwrap(), dport: 8080, ..ask };
+                let back = there.back().tcp(SYN | ACK);
+                let back = if backend == family.server {
+                    lab.send(SERVER, &back).expect("back").frame
+                } else {
+                    lab.arrive(&back).expect("back").frame
+                };
+                // Its route is the service's: it must not go there.
+                let error = Ends::new(family.node, service, 0).unreachable(&back);
+                let sent = handed_over(lab.leave(&error), "the error");
+                assert_eq!(read_tuple(&sent).dst, there.dst);
+                assert_eq!(read_tuple(&quoted(&sent)), there.back());
+                assert_eq!(wrong_checksums(&sent), [""; 0]);
+            }
+        }
+    });
+}

@@ -2,8 +2,12 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod capacity;
 mod chains;
+mod doors;
+mod exposed;
 mod extensions;
+mod external;
 mod flows;
 mod fragments;
 mod frames;
@@ -13,6 +17,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod semantics;
 mod services;
 
 use weir_common::reason::Reason;

@@ -55,14 +55,16 @@ fn an_echo_is_told_apart_by_its_identifier() {
 }
 
 #[test]
-fn sctp_has_the_nodes_address_and_keeps_its_port() {
+fn sctp_has_the_nodes_address_and_a_port_and_a_crc_of_its_own() {
     on_node(|lab| {
         for family in FAMILIES {
             let ask = outside(family);
-            let seen = Ends { src: family.node.parse().unwrap(), ..ask };
-            assert_eq!(read_tuple(&handed_over(lab.send(CLIENT, &ask.sctp()), "out")), seen);
+            let sent = handed_over(lab.send(CLIENT, &ask.sctp()), "out");
+            let seen = read_tuple(&sent);
+            assert!(seen.src == family.node.parse::<std::net::IpAddr>().unwrap() && seen.sport >= 61000);
+            assert_eq!(wrong_checksums(&sent), [""; 0]);
             let back = handed_over(lab.arrive(&seen.back().sctp()), "back");
-            assert_eq!(read_tuple(&back), ask.back());
+            assert_eq!((read_tuple(&back), wrong_checksums(&back)), (ask.back(), vec![]));
         }
     });
 }

@@ -93,6 +93,7 @@ fn packets_between_pods_are_not_translated() {
     });
 }
 
+/// Attack 21, by the ClusterIP.
 #[test]
 fn policy_judges_the_backend_and_not_the_service() {
     on_node(|lab| {
@@ -111,8 +112,9 @@ fn a_pod_reaches_itself_through_its_service() {
         for family in FAMILIES {
             let Family { client, node, itself, .. } = family;
             let ask = Ends::new(client, itself, 80);
-            let there = Ends { src: node.parse().unwrap(), dst: client.parse().unwrap(), dport: 8080, ..ask };
             let sent = handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "there");
+            let sport = read_tuple(&sent).sport;
+            let there = Ends { src: node.parse().unwrap(), dst: client.parse().unwrap(), sport, dport: 8080 };
             check_delivered(lab, CLIENT, &sent, &there);
             let back = handed_over(lab.send(CLIENT, &there.back().tcp(SYN | ACK)), "back");
             check_delivered(lab, CLIENT, &back, &ask.back());
@@ -140,8 +142,10 @@ fn the_node_reaches_a_service_and_gets_its_answer() {
     on_node(|lab| {
         for family in FAMILIES {
             let ask = Ends::new(family.node, family.web, 80);
-            let there = Ends { dst: family.server.parse().unwrap(), dport: 8080, ..ask };
             let sent = handed_over(lab.leave(&ask.tcp(SYN)), "there");
+            let sport = read_tuple(&sent).sport;
+            assert!(sport >= 61000, "port {sport} may be that of another socket of the node");
+            let there = Ends { dst: family.server.parse().unwrap(), sport, dport: 8080, ..ask };
             assert_eq!((read_tuple(&sent), wrong_checksums(&sent)), (there, vec![]));
             let back = through_stack(lab.send(SERVER, &there.back().tcp(SYN | ACK)), "back");
             assert_eq!((read_tuple(&back), wrong_checksums(&back)), (ask.back(), vec![]));

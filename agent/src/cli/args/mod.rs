@@ -1,8 +1,10 @@
 //! The command line.
 
 mod agent;
+mod get;
 mod observe;
 mod offline;
+mod service;
 
 use std::path::PathBuf;
 
@@ -11,10 +13,13 @@ use clap_complete::Shell;
 
 pub(super) use self::{
     agent::{Agent, AttachMode, LogFormat, LogLevel},
+    get::{ConnectionArgs, Get, ListOutput, What},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
+    service::{Describe, DescribeOutput, DescribeService, DescribeWhat, Lb, LbWhat, Simulate},
 };
-use crate::protocol::Kind;
+
+use crate::cluster::Name;
 
 /// Kubernetes network policy and service load balancing in eBPF, with no API server.
 #[derive(Debug, Parser)]
@@ -47,6 +52,10 @@ pub(super) enum Command {
     Diff(Diff),
     /// List objects as they are in force.
     Get(Get),
+    /// Describe one object in full.
+    Describe(Describe),
+    /// Ask about the balancing of services.
+    Lb(Lb),
     /// Show how the agents and their datapaths are.
     Status(Status),
     /// Say why a connection is allowed or denied.
@@ -154,49 +163,6 @@ pub(super) struct Diff {
     pub target: Target,
 }
 
-/// `weir get`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  weir get pods
-  weir get services -n demo -o wide
-  weir get policy db -n demo -o yaml")]
-pub(super) struct Get {
-    /// What to list.
-    #[arg(value_enum)]
-    pub kind: Kind,
-    /// Only the object of this name.
-    pub name: Option<String>,
-    /// Only objects of this namespace.
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-    /// Objects of all namespaces (the default).
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    pub all_namespaces: bool,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: ListOutput,
-    /// Agents.
-    #[command(flatten)]
-    pub target: Target,
-}
-
-/// Form of a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum ListOutput {
-    /// A table.
-    #[default]
-    Table,
-    /// A table with more columns.
-    Wide,
-    /// The objects, as a JSON list.
-    Json,
-    /// The objects, as a YAML list.
-    Yaml,
-    /// Names alone.
-    Name,
-}
-
 /// `weir status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 all is well, 1 something is wrong.")]
@@ -292,11 +258,22 @@ pub(super) struct Detach {
     pub target: Target,
 }
 
+/// `NAMESPACE/NAME`.
+fn pod(text: &str) -> Result<Name, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Name { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::protocol::Kind;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -312,7 +289,7 @@ mod tests {
             ("ns", Kind::Namespaces),
         ] {
             let cli = Cli::try_parse_from(["weir", "get", short]).unwrap();
-            assert!(matches!(cli.command, Command::Get(get) if get.kind == kind));
+            assert!(matches!(cli.command, Command::Get(get) if get.kind == What::Objects(kind)));
         }
     }
 

@@ -3,17 +3,18 @@
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 use weir_common::reason::Reason;
 
-use super::Target;
+use super::{Target, pod};
 use crate::{cluster::Name, protocol::Verdict};
 
 /// `weir observe`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Shows what happens from now on, until Ctrl-C; conditions are combined by AND.
+Shows what happens from now on, until Ctrl-C; with --last, what has happened. Conditions are combined by AND.
 
 Examples:
   weir observe --verdict dropped
   weir observe --to-pod demo/db-0 --reason POLICY_DENIED
+  weir observe --last 20
   weir observe -o json | jq .ingress.sources")]
 pub(in crate::cli) struct Observe {
     /// Only what this pod sends or receives.
@@ -37,6 +38,12 @@ pub(in crate::cli) struct Observe {
         value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name()))
     )]
     pub reason: Option<String>,
+    /// The last N events that the agents remember, and no more unless --follow is given.
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// What happens from now on, until Ctrl-C (the default without --last).
+    #[arg(short, long)]
+    pub follow: bool,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: ObserveOutput,
@@ -53,13 +60,4 @@ pub(in crate::cli) enum ObserveOutput {
     Compact,
     /// A JSON object a line.
     Json,
-}
-
-fn pod(text: &str) -> Result<Name, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(Name { namespace: namespace.to_owned(), name: name.to_owned() })
-        }
-        _ => Err("expected NAMESPACE/NAME".to_owned()),
-    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -39,12 +40,41 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `spec.healthCheckNodePort`.
     pub health_check_port: Option<u16>,
+    /// How its backends are checked: annotations `weir.dev/health-check*`; `None`: not at all.
+    pub probe: Option<Probe>,
     /// `spec.selector`; `None` when absent or empty.
     pub selector: Option<Labels>,
     /// Ports.
     pub ports: Vec<ServicePort>,
     /// Label `service.kubernetes.io/headless` or `service.kubernetes.io/service-proxy-name` is set: not ours to serve.
     pub foreign: bool,
+}
+
+/// How the backends of a service are checked, at each of its TCP ports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Probe {
+    /// What counts as a success.
+    pub kind: ProbeKind,
+    /// Time from one check to the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Failures in a row after which a backend leaves.
+    pub failures: u32,
+    /// Successes in a row after which it comes back.
+    pub successes: u32,
+}
+
+/// What counts as the success of a [`Probe`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProbeKind {
+    /// A connection is accepted.
+    Tcp,
+    /// A GET of this path is answered with a status from 200 to 399.
+    Http {
+        /// The path.
+        path: String,
+    },
 }
 
 /// `spec.type` of a service.

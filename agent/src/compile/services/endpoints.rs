@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::Place;
+use super::{super::Unhealthy, Place};
 use crate::{
-    cluster::{Endpoint, EndpointSlice, Name, ServicePort},
-    datapath::Backend,
+    cluster::{Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
+    datapath::{Backend, Target},
     shared_map::SharedMap,
 };
 
@@ -34,16 +34,60 @@ impl Usable {
         port: &ServicePort,
         ipv6: bool,
         place: &Place<'_>,
+        failing: &Failing<'_>,
     ) -> Self {
-        let all = gather(slices, port, ipv6, place);
-        let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
-        let hint = Hint::of(&ready, place);
-        let cluster = ready_or_draining(&all, |endpoint| hint.admits(endpoint, place));
-        let local = ready_or_draining(&all, |endpoint| place.is_local(endpoint));
+        let all = gather(each(slices), port, ipv6, place);
+        let (mut cluster, mut local) = choose(&all, place);
+        if all.keys().any(|backend| failing.has(*backend)) {
+            let sound = all.iter().filter(|(backend, _)| !failing.has(**backend));
+            let (sound_cluster, sound_local) =
+                choose(&sound.map(|(key, value)| (*key, *value)).collect(), place);
+            // Where all of them fail, the check is as likely to be wrong as they are: then all are used.
+            cluster = if sound_cluster.is_empty() { cluster } else { sound_cluster };
+            local = if sound_local.is_empty() { local } else { sound_local };
+        }
         let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
         let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
         Self { cluster, local, members: Arc::new(members) }
     }
+}
+
+/// The backends that are used by the policy Cluster, and by the policy Local.
+fn choose(all: &BTreeMap<Backend, &Endpoint>, place: &Place<'_>) -> (Vec<Backend>, Vec<Backend>) {
+    let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
+    let hint = Hint::of(&ready, place);
+    let cluster = ready_or_draining(all, |endpoint| hint.admits(endpoint, place));
+    (cluster, ready_or_draining(all, |endpoint| place.is_local(endpoint)))
+}
+
+/// Which backends of a service fail their checks.
+pub(super) struct Failing<'a> {
+    pub(super) service: &'a Name,
+    pub(super) unhealthy: &'a Unhealthy,
+}
+
+impl Failing<'_> {
+    fn has(&self, backend: Backend) -> bool {
+        !self.unhealthy.is_empty()
+            && self.unhealthy.contains(&Target { service: self.service.clone(), backend })
+    }
+}
+
+/// The backends of a service port that are checked: over TCP, every one that may come to be used.
+pub(super) fn probed(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    port: &ServicePort,
+    ipv6: bool,
+    place: &Place<'_>,
+) -> Vec<(Target, Probe)> {
+    let Some(probe) = service.probe.as_ref().filter(|_| port.protocol == Protocol::Tcp) else {
+        return Vec::new();
+    };
+    let all = gather(each(slices), port, ipv6, place);
+    let usable = all.into_iter().filter(|(_, endpoint)| endpoint.ready || is_draining(endpoint));
+    let target = |backend| Target { service: service.name.clone(), backend };
+    usable.map(|(backend, _)| (target(backend), probe.clone())).collect()
 }
 
 /// EndpointSlices by the service they belong to, in the order of their names.
@@ -87,31 +131,42 @@ fn service_of(slice: &Arc<EndpointSlice>) -> Option<Name> {
     Some(Name { namespace: slice.name.namespace.clone(), name: slice.service.clone()? })
 }
 
-/// Number of addresses on this node with a ready endpoint, whichever port: what a health check reports.
+fn each(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &EndpointSlice> {
+    slices.iter().map(|slice| &**slice)
+}
+
+/// Number of addresses on this node with a ready endpoint that does not fail, whichever port: what a health check
+/// reports.
 pub(super) fn local_ready(
     slices: &[Arc<EndpointSlice>],
     ports: &[ServicePort],
     ipv6: bool,
     place: &Place<'_>,
+    failing: &Failing<'_>,
 ) -> usize {
-    let endpoints = ports.iter().flat_map(|port| gather(slices, port, ipv6, place));
-    let ready = endpoints.filter(|(_, endpoint)| endpoint.ready && place.is_local(endpoint));
+    let endpoints = ports.iter().flat_map(|port| gather(each(slices), port, ipv6, place));
+    let ready = endpoints
+        .filter(|(backend, endpoint)| endpoint.ready && place.is_local(endpoint) && !failing.has(*backend));
     ready.map(|(backend, _)| backend.address).collect::<BTreeSet<_>>().len()
 }
 
 /// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
 /// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
-fn gather<'a>(
-    slices: &'a [Arc<EndpointSlice>],
+pub(super) fn gather<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
     port: &ServicePort,
     ipv6: bool,
     place: &Place<'_>,
 ) -> BTreeMap<Backend, &'a Endpoint> {
     let mut all = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
+    for slice in slices.filter(|slice| slice.ipv6 == ipv6) {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.filter_map(|own| own.port) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+            let may_be = |endpoint: &&Endpoint| {
+                endpoint.address.is_ipv6() == ipv6
+                    && !place.doors.contains(endpoint.address, number, port.protocol)
+            };
+            for endpoint in slice.endpoints.iter().filter(may_be) {
                 match all.entry(Backend { address: endpoint.address, port: number }) {
                     Entry::Vacant(entry) => {
                         entry.insert(endpoint);
@@ -134,7 +189,7 @@ fn rank<'a>(endpoint: &'a Endpoint, place: &Place<'_>) -> impl Ord + use<'a> {
 }
 
 /// Terminating, but still serving.
-fn is_draining(endpoint: &Endpoint) -> bool {
+pub(super) fn is_draining(endpoint: &Endpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 

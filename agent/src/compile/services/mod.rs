@@ -10,9 +10,10 @@ pub mod maglev;
 mod port;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -21,15 +22,15 @@ use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
 
 use self::{
-    endpoints::{SlicesOf, Usable, local_ready},
+    endpoints::{Failing, SlicesOf, Usable, local_ready, probed},
     frontends::Kind,
     maglev::Rings,
     port::PortInFamily,
 };
-use super::{Interner, ServicePortKey};
+use super::{Interner, ServicePortKey, Unhealthy};
 use crate::{
-    cluster::{Cluster, Config, Endpoint, EndpointSlice, Name, Node, Service, ServiceKind},
-    datapath::{self, Frontend, HealthCheck, IdentityId, ServiceId},
+    cluster::{Cluster, Config, Endpoint, EndpointSlice, Name, Node, Probe, Protocol, Service, ServiceKind},
+    datapath::{self, Frontend, HealthCheck, IdentityId, ServiceId, Target},
     shared_map::SharedMap,
 };
 
@@ -40,6 +41,8 @@ pub struct Services {
     pub frontends: SharedMap<Frontend, datapath::Service>,
     /// For [`Datapath::health_checks`](datapath::Datapath::health_checks).
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// For [`Datapath::probes`](datapath::Datapath::probes).
+    pub probes: BTreeMap<Target, Probe>,
     /// For [`Datapath::identities`](datapath::Datapath::identities): ClusterIPs, where a port that no
     /// frontend has is rejected, and service CIDRs, whose other addresses are dropped. Addresses for the
     /// outside are not among them: what their services do not answer on goes its own way.
@@ -47,9 +50,14 @@ pub struct Services {
 }
 
 /// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
-pub fn compile(cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) -> Services {
+pub fn compile(
+    cluster: &Cluster,
+    node: &str,
+    unhealthy: &Unhealthy,
+    numbers: &mut Interner<ServicePortKey>,
+) -> Services {
     let mut compiled = Compiled::default();
-    compiled.update(cluster, node, numbers);
+    compiled.update(cluster, node, unhealthy, numbers);
     compiled.services
 }
 
@@ -60,6 +68,7 @@ pub(super) struct Compiled {
     /// What it was compiled from.
     config: Config,
     node: Option<Arc<Node>>,
+    unhealthy: Unhealthy,
     sources: SharedMap<Name, Arc<Service>>,
     slices: SharedMap<Name, Arc<EndpointSlice>>,
     slices_of: SlicesOf,
@@ -75,12 +84,19 @@ pub(super) struct Compiled {
 struct Outcome {
     frontends: Vec<(Kind, Frontend, datapath::Service)>,
     health_check: Option<(u16, HealthCheck)>,
+    probes: BTreeMap<Target, Probe>,
     cluster_ips: Vec<IpAddr>,
 }
 
 impl Compiled {
     /// Compiles what is not the same as the last time.
-    pub(super) fn update(&mut self, cluster: &Cluster, node: &str, numbers: &mut Interner<ServicePortKey>) {
+    pub(super) fn update(
+        &mut self,
+        cluster: &Cluster,
+        node: &str,
+        unhealthy: &Unhealthy,
+        numbers: &mut Interner<ServicePortKey>,
+    ) {
         let place = Place::new(cluster, node);
         if self.config != cluster.config || self.node.as_ref() != cluster.nodes.get(node) {
             // These have a say in all services.
@@ -92,6 +108,8 @@ impl Compiled {
         let mut changed: BTreeSet<Name> =
             self.sources.differences(&cluster.services).into_iter().map(|found| found.key.clone()).collect();
         changed.extend(self.slices_of.update(&self.slices, &cluster.slices));
+        changed.extend(self.unhealthy.symmetric_difference(unhealthy).map(|target| target.service.clone()));
+        self.unhealthy.clone_from(unhealthy);
         self.sources = cluster.services.clone();
         self.slices = cluster.slices.clone();
 
@@ -109,7 +127,8 @@ impl Compiled {
                 continue;
             };
             let slices = self.slices_of.of(&name);
-            let outcome = Outcome::new(service, slices, &cluster.config, &place, &mut rings, numbers);
+            let failing = Failing { service: &service.name, unhealthy };
+            let outcome = Outcome::new(service, slices, &cluster.config, &place, &failing, &mut rings, numbers);
             frontends.extend(outcome.frontends.iter().map(|(_, frontend, _)| *frontend));
             self.add(&outcome);
             self.outcomes.insert(name, Arc::new(outcome));
@@ -133,6 +152,7 @@ impl Compiled {
             }
         }
         self.services.health_checks.extend(outcome.health_check.clone());
+        self.services.probes.extend(outcome.probes.clone());
         let identities = &mut self.services.identities;
         identities.extend(outcome.cluster_ips.iter().map(|ip| (IpNet::from(*ip), IDENTITY_SERVICE)));
     }
@@ -144,6 +164,9 @@ impl Compiled {
         }
         if let Some((port, _)) = &outcome.health_check {
             self.services.health_checks.remove(port);
+        }
+        for target in outcome.probes.keys() {
+            self.services.probes.remove(target);
         }
         for address in outcome.cluster_ips.iter().copied().map(IpNet::from) {
             if self.config.service_cidrs.contains(&address) {
@@ -170,20 +193,23 @@ impl Outcome {
         slices: &[Arc<EndpointSlice>],
         config: &Config,
         place: &Place<'_>,
+        failing: &Failing<'_>,
         rings: &mut Rings,
         numbers: &mut Interner<ServicePortKey>,
     ) -> Self {
-        let mut frontends = Vec::new();
+        let (mut frontends, mut probes) = (Vec::new(), BTreeMap::new());
         let families = service.cluster_ips.iter();
         for (&cluster_ip, port) in families.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
             let protocol = port.protocol;
+            let ipv6 = cluster_ip.is_ipv6();
+            probes.extend(probed(service, slices, port, ipv6, place));
             let key = ServicePortKey { service: service.name.clone(), port: port.port, protocol };
             let mut in_family = PortInFamily {
                 config,
                 service,
                 id: numbers.number(key),
                 place,
-                usable: Usable::new(slices, port, cluster_ip.is_ipv6(), place),
+                usable: Usable::new(slices, port, ipv6, place, failing),
                 rings: &mut *rings,
             };
             for (kind, address, port) in frontends::of(service, port, cluster_ip, place) {
@@ -191,8 +217,8 @@ impl Outcome {
                 frontends.push((kind, frontend, in_family.at(kind, address)));
             }
         }
-        let health_check = health_check(service, slices, place);
-        Self { frontends, health_check, cluster_ips: service.cluster_ips.clone() }
+        let health_check = health_check(service, slices, place, failing);
+        Self { frontends, health_check, probes, cluster_ips: service.cluster_ips.clone() }
     }
 }
 
@@ -222,12 +248,13 @@ fn health_check(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
     place: &Place<'_>,
+    failing: &Failing<'_>,
 ) -> Option<(u16, HealthCheck)> {
     let port = service
         .health_check_port
         .filter(|_| service.kind == ServiceKind::LoadBalancer && service.external_local)?;
     let ipv6 = service.cluster_ips.first()?.is_ipv6();
-    let local_endpoints = local_ready(slices, &service.ports, ipv6, place);
+    let local_endpoints = local_ready(slices, &service.ports, ipv6, place, failing);
     Some((port, HealthCheck { service: service.name.clone(), local_endpoints }))
 }
 
@@ -239,6 +266,17 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
+    doors: Doors,
+}
+
+/// Where services are asked, on any node.
+#[derive(Default)]
+struct Doors {
+    /// At addresses of their own.
+    addresses: HashSet<(IpAddr, u16, Protocol)>,
+    /// At the nodes' addresses.
+    node_ports: HashSet<(u16, Protocol)>,
+    nodes: HashSet<IpAddr>,
 }
 
 impl<'a> Place<'a> {
@@ -263,10 +301,34 @@ impl<'a> Place<'a> {
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
+            doors: Doors::new(cluster),
         }
     }
 
     fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_deref() == Some(self.node)
+    }
+}
+
+impl Doors {
+    fn new(cluster: &Cluster) -> Self {
+        let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied().collect();
+        let mut doors = Self { nodes, ..Self::default() };
+        for service in cluster.services.values().filter(|service| is_served(service)) {
+            let own = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
+            for port in &service.ports {
+                let addresses = own.into_iter().flatten();
+                doors.addresses.extend(addresses.map(|address| (*address, port.port, port.protocol)));
+                doors.node_ports.extend(port.node_port.map(|number| (number, port.protocol)));
+            }
+        }
+        doors
+    }
+
+    /// Whether a packet that goes there is for a service. Such a place is no endpoint: packets that go from one
+    /// service to another may never arrive.
+    fn contains(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.addresses.contains(&(address, port, protocol))
+            || self.node_ports.contains(&(port, protocol)) && self.nodes.contains(&address)
     }
 }

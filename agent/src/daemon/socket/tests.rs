@@ -3,15 +3,15 @@
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::protocol::Verdict;
+use crate::protocol::{Event, Observation, Verdict};
 
 /// A server whose agent answers every request with an empty listing.
-async fn served(limits: Limits) -> (tempfile::TempDir, broadcast::Sender<Arc<Observation>>) {
+async fn served(limits: Limits) -> (tempfile::TempDir, Arc<EventLog>) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::bind(directory.path(), limits).unwrap();
     let (commands, mut received) = mpsc::channel::<Command>(1);
-    let (events, _) = broadcast::channel(2);
-    tokio::spawn(server.serve(commands, events.clone()));
+    let events = Arc::new(EventLog::with_room(2));
+    tokio::spawn(server.serve(commands, Arc::clone(&events)));
     tokio::spawn(async move {
         while let Some(command) = received.recv().await {
             drop(command.answer.send(Response::Listing(protocol::Listing::default())));
@@ -28,8 +28,8 @@ async fn ask(directory: &tempfile::TempDir, bytes: &[u8]) -> Option<Response> {
     (!line.is_empty()).then(|| protocol::decode(&line).unwrap())
 }
 
-fn observation(time: &str, verdict: Verdict) -> Observation {
-    Observation {
+fn observation(time: &str, verdict: Verdict) -> Event {
+    Event::Packet(Box::new(Observation {
         time: time.to_owned(),
         verdict,
         reason: None,
@@ -40,7 +40,7 @@ fn observation(time: &str, verdict: Verdict) -> Observation {
         backend: None,
         egress: None,
         ingress: None,
-    }
+    }))
 }
 
 fn short() -> Limits {
@@ -122,15 +122,18 @@ async fn an_observer_gets_the_events_it_wants_and_is_told_of_lost_ones() {
     let (directory, events) = served(short()).await;
     let mut stream = BufReader::new(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
     let filter = Filter { verdict: Some(Verdict::Dropped), ..Filter::default() };
-    stream.write_all(&protocol::encode(&Request::Observe(filter)).unwrap()).await.unwrap();
-    while events.receiver_count() == 0 {
+    stream
+        .write_all(&protocol::encode(&Request::Observe { filter, last: 0, follow: true }).unwrap())
+        .await
+        .unwrap();
+    while events.observers() == 0 {
         tokio::task::yield_now().await;
     }
 
     // There is room for two: the first is lost.
     for (time, verdict) in [("one", Verdict::Dropped), ("two", Verdict::Allowed), ("three", Verdict::Dropped)]
     {
-        events.send(Arc::new(observation(time, verdict))).unwrap();
+        events.tell(observation(time, verdict));
     }
 
     let mut line = Vec::new();
@@ -142,4 +145,27 @@ async fn an_observer_gets_the_events_it_wants_and_is_told_of_lost_ones() {
     assert_eq!(*seen, observation("three", Verdict::Dropped));
     // The connection stays open for what comes next.
     assert!(timeout(Duration::from_millis(50), stream.read_u8()).await.is_err());
+}
+
+#[tokio::test]
+async fn who_asks_for_the_last_events_alone_gets_them_and_the_end() {
+    let (directory, events) = served(short()).await;
+    for time in ["one", "two", "three"] {
+        events.tell(observation(time, Verdict::Dropped));
+    }
+    let request = Request::Observe { filter: Filter::default(), last: 2, follow: false };
+    let mut stream = BufReader::new(UnixStream::connect(directory.path().join(SOCKET)).await.unwrap());
+    stream.write_all(&protocol::encode(&request).unwrap()).await.unwrap();
+
+    let mut lines = Vec::new();
+    timeout(Duration::from_secs(5), stream.read_to_end(&mut lines)).await.unwrap().unwrap();
+
+    let seen: Vec<_> = lines
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| match protocol::decode(line) {
+            Ok(Response::Observed(event)) => event.time().to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seen, ["two", "three"]);
 }

@@ -55,6 +55,7 @@ fn programs_are_there_before_the_commit_names_the_pod() {
     host.start().unwrap();
 
     assert_eq!(host.world().log, ["attach veth-db", "attach veth-web", "attach uplink eth0", "commit"]);
+    assert!(host.world().accepts_own, "for the node's clients of its node ports");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    connections::Connection,
     daemon::{
         enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
@@ -27,6 +28,7 @@ pub(super) struct World {
     pub(super) addresses: BTreeMap<IpAddr, u32>,
     pub(super) attached: BTreeMap<String, u32>,
     pub(super) uplink: Option<u32>,
+    pub(super) accepts_own: bool,
     pub(super) datapath: Datapath,
     pub(super) interfaces: BTreeMap<IpAddr, Interface>,
     pub(super) commits: usize,
@@ -34,6 +36,8 @@ pub(super) struct World {
     pub(super) refuse_attach: bool,
     /// How many rules there is room for.
     pub(super) room: Option<usize>,
+    /// What the flow tables hold.
+    pub(super) connections: Vec<Connection>,
     /// What happened to interfaces, in order.
     pub(super) log: Vec<String>,
 }
@@ -146,6 +150,10 @@ impl Enforcer for Fake {
         Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, u64::from(*rule))).collect())
     }
 
+    fn connections(&self) -> Result<Vec<Connection>, EnforceError> {
+        Ok(self.0.borrow().connections.clone())
+    }
+
     fn map_usage(&self) -> Result<Vec<MapUsage>, EnforceError> {
         Ok(Vec::new())
     }
@@ -169,6 +177,11 @@ impl Network for Fake {
         let mut world = self.0.borrow_mut();
         world.up.insert(ifindex);
         world.log.push(format!("up {ifindex}"));
+        Ok(())
+    }
+
+    fn accept_own(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().accepts_own = true;
         Ok(())
     }
 }

@@ -3,7 +3,10 @@
 mod attach;
 mod change;
 mod fake;
+mod flows;
+mod health;
 mod restart;
+mod services;
 
 use std::{fs, path::PathBuf, sync::Arc};
 

@@ -3,6 +3,7 @@
 //! Every function takes slices whose lengths it checks against what the kernel will read and write.
 #![expect(unsafe_code, reason = "system calls that take pointers")]
 
+mod clock;
 mod map;
 mod memory;
 mod run;
@@ -18,9 +19,10 @@ use std::{
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
-use weir_common::plain::Plain;
+use weir_common::{plain::Plain, service::SourceKey};
 
 pub use self::{
+    clock::jiffies,
     map::{MMAPABLE, MapFd, MapInfo, NO_PREALLOC, map_type},
     memory::Mapped,
     run::{Outcome, Packet, test_run, test_run_xdp},
@@ -53,7 +55,11 @@ pub struct Prefix<A> {
     pub address: A,
 }
 
-weir_common::plain!(LinkInfo: 24, Prefix<weir_common::addr::V4>: 8, Prefix<weir_common::addr::V6>: 20);
+weir_common::plain!(
+    LinkInfo: 24,
+    Prefix<weir_common::addr::V4>: 8, Prefix<weir_common::addr::V6>: 20,
+    Prefix<SourceKey<weir_common::addr::V4>>: 12, Prefix<SourceKey<weir_common::addr::V6>>: 24,
+);
 
 #[repr(C)]
 struct Object {

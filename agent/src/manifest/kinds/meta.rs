@@ -93,6 +93,12 @@ pub(super) fn labels(node: Node<'_>) -> Labels {
     labels
 }
 
+/// The annotation `key` of an object, to be read as what it stands for.
+pub(super) fn annotation<'t>(object: &Fields<'t>, key: &str) -> Option<Node<'t>> {
+    // Both have been read, and what is wrong with them said.
+    object.get("metadata")?.value_of("annotations")?.value_of(key)
+}
+
 fn annotations(node: Node<'_>) -> BTreeMap<String, String> {
     let mut ours = BTreeMap::new();
     let mut size = 0;

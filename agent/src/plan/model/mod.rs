@@ -95,6 +95,7 @@ fn elements(write: &Write) -> Vec<Write> {
         Write::Endpoints(change) => each(change, Write::Endpoints),
         Write::Frontends(change) => each(change, Write::Frontends),
         Write::Members(change) => each(change, Write::Members),
+        Write::Sources(change) => each(change, Write::Sources),
         Write::State(state) => vec![Write::State(*state)],
     }
 }

@@ -1,10 +1,17 @@
 //! One node: interfaces for its pods, and what its programs say to a packet.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::Runtime;
 use weir::{
+    cluster::Name,
     datapath::Datapath,
     kernel::{Events, Program},
     plan::Interface,
@@ -15,7 +22,7 @@ use crate::packets::{At, Node, ip_command, read_tuple};
 
 /// A node in the network namespace of this thread.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(in crate::conformance) struct Machine {
     /// Dropped before the runtime that it needs.
     events: RefCell<Events>,
     runtime: Runtime,
@@ -24,6 +31,8 @@ pub(super) struct Machine {
     uplink: u32,
     /// Interfaces that pods may hang on.
     interfaces: Vec<u32>,
+    /// Which of them a pod hangs on, for as long as it is there.
+    places: BTreeMap<Name, usize>,
     pods: BTreeMap<IpAddr, Interface>,
 }
 
@@ -32,6 +41,17 @@ pub(super) struct Machine {
 pub(super) struct Rules {
     pub(super) egress: u32,
     pub(super) ingress: u32,
+}
+
+/// Where a program sends a packet.
+#[derive(Debug)]
+pub(in crate::conformance) enum Passage {
+    /// On through the node's stack.
+    Stack(Vec<u8>),
+    /// To an interface, past the stack, with this mark.
+    Redirected(Vec<u8>, u32),
+    /// Nowhere; with the reason.
+    Dropped(String),
 }
 
 /// What a program did with a packet; with the rules, where it had to decide.
@@ -43,8 +63,11 @@ pub(super) enum Step {
 }
 
 impl Machine {
-    pub(super) fn open(number: usize) -> anyhow::Result<Self> {
-        let mut node = Node::open(FLOW_SETS)?;
+    /// Opens a node with flow tables of `sets` sets, which tells of `events`.
+    pub(in crate::conformance) fn open(sets: u32, events: u32) -> anyhow::Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut node = Node::telling_of(events, sets)?;
         ip_command(&format!("link add up{number} type veth peer name peer{number}"));
         let uplink = node.kernel_mut().attach_uplink(&format!("up{number}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -52,17 +75,19 @@ impl Machine {
             let _within = runtime.enter();
             node.kernel().events()?
         };
-        let (interfaces, pods) = (Vec::new(), BTreeMap::new());
-        Ok(Self { events: events.into(), runtime, node, number, uplink, interfaces, pods })
+        let (interfaces, places, pods) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { events: events.into(), runtime, node, number, uplink, interfaces, places, pods })
     }
 
     /// Brings a datapath into force, each of its pods on an interface of its own.
-    pub(super) fn commit(&mut self, datapath: &Datapath) -> anyhow::Result<()> {
-        let mut names = BTreeMap::new();
+    pub(in crate::conformance) fn commit(&mut self, datapath: &Datapath) -> anyhow::Result<()> {
+        let names: BTreeSet<_> = datapath.endpoints.values().map(|endpoint| &endpoint.pod).collect();
+        self.places.retain(|name, _| names.contains(name));
         self.pods.clear();
         for (address, endpoint) in &datapath.endpoints {
-            let next = names.len();
-            let place = *names.entry(&endpoint.pod).or_insert(next);
+            let taken: BTreeSet<_> = self.places.values().copied().collect();
+            let free = (0..).find(|place| !taken.contains(place)).unwrap_or_default();
+            let place = *self.places.entry(endpoint.pod.clone()).or_insert(free);
             if place == self.interfaces.len() {
                 let name = format!("pod{}-{place}", self.number);
                 ip_command(&format!("link add {name} type veth peer name eth{}-{place}", self.number));
@@ -78,19 +103,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Forgets every flow.
+    pub(in crate::conformance) fn forget_flows(&self) -> anyhow::Result<()> {
+        self.node.forget_all()
+    }
+
     /// Number of the uplink.
-    const fn uplink(&self) -> u32 {
+    pub(in crate::conformance) const fn uplink(&self) -> u32 {
         self.uplink
     }
 
     /// Whether a pod of this node has the address.
-    pub(super) fn has(&self, address: &IpAddr) -> bool {
+    pub(in crate::conformance) fn has(&self, address: &IpAddr) -> bool {
         self.pods.contains_key(address)
     }
 
     /// Where a pod hangs.
-    fn interface(&self, pod: &IpAddr) -> anyhow::Result<u32> {
-        Ok(self.pods.get(pod).with_context(|| format!("{pod} hangs on no interface"))?.ifindex)
+    pub(in crate::conformance) fn interface(&self, pod: &IpAddr) -> anyhow::Result<&Interface> {
+        self.pods.get(pod).with_context(|| format!("{pod} hangs on no interface"))
     }
 
     /// Runs a program on a frame; `opens` says whether it is to open a flow.
@@ -111,6 +141,23 @@ impl Machine {
         match outcome.verdict {
             UNSPEC => Ok(Step::Stack(outcome.data, rules)),
             REDIRECT => Ok(Step::HandedOver(outcome.data, rules)),
+            verdict => bail!("{} returned {verdict}", program.name()),
+        }
+    }
+
+    /// Runs a program on a frame with a mark, whatever flow it is of.
+    pub(in crate::conformance) fn pass(
+        &self,
+        program: Program,
+        at: At,
+        mark: u32,
+        frame: &[u8],
+    ) -> anyhow::Result<Passage> {
+        let outcome = self.node.run_marked(program, at, mark, frame)?;
+        match outcome.verdict {
+            SHOT => Ok(Passage::Dropped(self.told(frame)?.0)),
+            UNSPEC => Ok(Passage::Stack(outcome.data)),
+            REDIRECT => Ok(Passage::Redirected(outcome.data, outcome.mark)),
             verdict => bail!("{} returned {verdict}", program.name()),
         }
     }
@@ -155,7 +202,7 @@ impl Machine {
     }
 
     pub(super) fn sent_by_pod(&self, pod: &IpAddr, frame: &[u8], opens: bool) -> anyhow::Result<Step> {
-        let ifindex = self.interface(pod)?;
+        let ifindex = self.interface(pod)?.ifindex;
         self.step(Program::FromPod, ifindex, ifindex, frame, opens)
     }
 
@@ -167,12 +214,10 @@ impl Machine {
         opens: bool,
     ) -> anyhow::Result<Step> {
         let ingress = if is_from_node { 0 } else { self.uplink() };
-        self.step(Program::ToPod, self.interface(pod)?, ingress, frame, opens)
+        self.step(Program::ToPod, self.interface(pod)?.ifindex, ingress, frame, opens)
     }
 }
 
-/// So many that no set of the flow tables gets full in a run of all cases.
-const FLOW_SETS: u32 = 1 << 15;
 /// Events are there when the program returns; only the waking takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.

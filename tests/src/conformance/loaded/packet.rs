@@ -12,7 +12,7 @@ use weir_common::{
 use crate::packets::Ends;
 
 /// The first packet of a connection, or its answer.
-pub(super) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
+pub(in crate::conformance) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
     match by {
         Protocol::Tcp if is_first => ends.tcp(tcp_flags::SYN),
         Protocol::Tcp => ends.tcp(tcp_flags::SYN | tcp_flags::ACK),
@@ -23,8 +23,17 @@ pub(super) fn frame(ends: &Ends, by: Protocol, is_first: bool) -> Vec<u8> {
     }
 }
 
+/// A packet of a connection that is open, in either direction.
+pub(in crate::conformance) fn later(ends: &Ends, by: Protocol) -> Vec<u8> {
+    match by {
+        Protocol::Tcp => ends.tcp(tcp_flags::ACK),
+        Protocol::Sctp => ends.sctp_data(),
+        Protocol::Udp | Protocol::Echo => frame(ends, by, true),
+    }
+}
+
 /// The IP protocol number.
-pub(super) fn number(by: Protocol) -> u8 {
+pub(in crate::conformance) fn number(by: Protocol) -> u8 {
     match by {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
@@ -34,7 +43,7 @@ pub(super) fn number(by: Protocol) -> u8 {
 }
 
 /// The hash by which the programs choose a backend.
-pub(super) fn hash(ends: &Ends, number: u8) -> u64 {
+pub(in crate::conformance) fn hash(ends: &Ends, number: u8) -> u64 {
     fn of<A: Addr>(src: A, dst: A, ends: &Ends, number: u8) -> u64 {
         let (sport, dport) = (Be16::new(ends.sport), Be16::new(ends.dport));
         FlowKey { src, dst, sport, dport, scope: 0, protocol: u32::from(number) }.hash()

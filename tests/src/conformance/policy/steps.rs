@@ -73,6 +73,11 @@ impl Steps {
         Ok(())
     }
 
+    /// The objects now.
+    pub(super) const fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
     /// The cluster now.
     pub(super) fn cluster(&self) -> anyhow::Result<Cluster> {
         self.objects.build().map_err(refused)

@@ -1,9 +1,15 @@
-//! Service cases against the compiler: every packet is answered by the compiled datapath's own model.
+//! Service cases: [`run`] has every packet answered by the compiled datapath's own model, [`run_on`] sends packets.
 
 mod case;
+mod documents;
+mod fabric;
+mod hop;
 mod node;
+mod testbed;
 #[cfg(test)]
 mod tests;
+mod traffic;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +31,7 @@ use self::{
     case::{Case, Others},
     node::NodeModel,
 };
+pub(in crate::conformance) use self::{fabric::Fabric, traffic::run_on, wire::Wire};
 
 /// What a case came to.
 #[derive(Debug, Default)]
@@ -35,6 +42,17 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Fields of the case that nothing was done with.
     pub unknown: BTreeSet<String>,
+}
+
+impl Report {
+    fn note(&mut self, subject: &str, result: Result<(), String>, others: &Others) {
+        // Prose, and what other implementations or other levels do.
+        const NO_EXPECTATION: [&str; 3] = ["note", "alt", "kernel"];
+        self.checks += 1;
+        self.failures.extend(result.err().map(|failure| format!("{subject}: {failure}")));
+        let unknown = others.keys().filter(|key| !NO_EXPECTATION.contains(&key.as_str()));
+        self.unknown.extend(unknown.cloned());
+    }
 }
 
 /// Runs the case in this directory.
@@ -93,17 +111,17 @@ impl Runner {
             );
             let node = node(&mut self.nodes, &expected.node)?;
             let result = check_packet(node, expected);
-            self.note(&subject, result, &expected.others);
+            self.report.note(&subject, result, &expected.others);
         }
         for flow in &step.flows {
             let subject = format!("{}: flow {} to {}", self.step, flow.from, flow.to);
             let result = check_flow(node(&mut self.nodes, &flow.node)?, flow);
-            self.note(&subject, result, &flow.others);
+            self.report.note(&subject, result, &flow.others);
         }
         for health in &step.healthz {
             let subject = format!("{}: {}: health check of {}", self.step, health.node, health.service);
             let result = check_health(node(&mut self.nodes, &health.node)?, health);
-            self.note(&subject, result, &health.others);
+            self.report.note(&subject, result, &health.others);
         }
         Ok(())
     }
@@ -116,17 +134,12 @@ impl Runner {
                 .get_mut(&flow.node)
                 .is_some_and(|node| node.open(&packet_of(flow), &flow.established_with));
             let result = if opened { Ok(()) } else { Err("cannot be opened in the step before".to_owned()) };
-            self.note(&format!("{}: flow {} to {}", self.step, flow.from, flow.to), result, &Others::new());
+            self.report.note(
+                &format!("{}: flow {} to {}", self.step, flow.from, flow.to),
+                result,
+                &Others::new(),
+            );
         }
-    }
-
-    fn note(&mut self, subject: &str, result: Result<(), String>, others: &Others) {
-        // Prose, and what other implementations or other levels do.
-        const NO_EXPECTATION: [&str; 3] = ["note", "alt", "kernel"];
-        self.report.checks += 1;
-        self.report.failures.extend(result.err().map(|failure| format!("{subject}: {failure}")));
-        let unknown = others.keys().filter(|key| !NO_EXPECTATION.contains(&key.as_str()));
-        self.report.unknown.extend(unknown.cloned());
     }
 }
 

@@ -118,3 +118,19 @@ fn pod_blocks_are_the_configured_ones_else_the_nodes_and_the_pods_own_addresses(
     let host = format!("{POD}/32");
     assert_eq!(services::pod_cidrs(&cluster), [host.parse().unwrap(), "10.65.1.0/24".parse().unwrap()]);
 }
+
+#[test]
+fn an_endpoint_that_is_a_service_is_none() {
+    for (address, port) in [(CLUSTER_IP, 80), (EXTERNAL, 80), (LOAD_BALANCER, 80), ("192.0.2.12", NODE_PORT)]
+    {
+        let mut cluster = cluster(vec![endpoint(address, "node-1")]);
+        let own = cluster.slices.get_mut(&name("web-1")).unwrap();
+        own.ports[0].port = Some(port);
+        assert_eq!(ask(&cluster, OUTSIDE, LOAD_BALANCER, 80), "reject", "{address}");
+
+        // Nobody is asked there.
+        cluster.slices.get_mut(&name("web-1")).unwrap().ports[0].port = Some(port + 1);
+        let served = format!("{address}:{}*", port + 1);
+        assert_eq!(ask(&cluster, OUTSIDE, LOAD_BALANCER, 80), served, "{address}");
+    }
+}

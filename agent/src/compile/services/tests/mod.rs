@@ -3,6 +3,7 @@
 mod addresses;
 mod changes;
 mod flows;
+mod health;
 mod kube_proxy;
 mod semantics;
 
@@ -85,6 +86,7 @@ fn service() -> Service {
         affinity: None,
         publish_not_ready: false,
         health_check_port: Some(32000),
+        probe: None,
         selector: None,
         ports: vec![ServicePort {
             source: source(),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod ports;
+mod probe;
 
 use ipnet::IpNet;
 
@@ -54,6 +55,7 @@ pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Service {
         affinity: None,
         publish_not_ready: false,
         health_check_port: None,
+        probe: probe::read(object),
         selector: None,
         ports: Vec::new(),
     };

@@ -1,0 +1,84 @@
+//! The command lines of `weir describe` and `weir lb`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Files, Target, pod};
+use crate::cluster::Name;
+
+/// `weir describe`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir describe service shop/api
+  weir describe service shop/api -o json")]
+pub(in crate::cli) struct Describe {
+    /// What to describe.
+    #[command(subcommand)]
+    pub what: DescribeWhat,
+}
+
+/// What to describe.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum DescribeWhat {
+    /// A service: what it answers on, its backends, why one is not used, and who is connected.
+    #[command(alias = "svc")]
+    Service(DescribeService),
+}
+
+/// `weir describe service`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DescribeService {
+    /// The service, as NAMESPACE/NAME.
+    #[arg(value_name = "NS/NAME", value_parser = pod)]
+    pub name: Name,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: DescribeOutput,
+    /// Agents.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Form of a description.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum DescribeOutput {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `weir lb`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Lb {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: LbWhat,
+}
+
+/// What to do about balancing.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum LbWhat {
+    /// Say which connections a change would send to other backends; change nothing.
+    #[command(after_help = "\
+Exit status: 0 nothing would move, 1 something would, 3 wrong manifests.
+
+Example:
+  weir lb simulate -f one-backend-less.yaml")]
+    Simulate(Simulate),
+}
+
+/// `weir lb simulate`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Simulate {
+    /// Manifests.
+    #[command(flatten)]
+    pub files: Files,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: DescribeOutput,
+    /// Agents.
+    #[command(flatten)]
+    pub target: Target,
+}

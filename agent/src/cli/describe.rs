@@ -1,0 +1,141 @@
+//! `weir describe service`.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::{
+    Error,
+    args::{self, DescribeOutput},
+    client,
+    output::{Style, Table, escape, json},
+    print,
+};
+use crate::protocol::{BackendReport, Request, Response, ServiceReport, Slots};
+
+/// Characters of a full bar.
+const BAR: usize = 20;
+
+/// `weir describe service`.
+pub(super) fn service(args: &args::DescribeService) -> Result<u8, Error> {
+    let agents = client::agents(&args.target)?;
+    let request = Request::DescribeService(args.name.clone());
+    let (answers, answered) = client::read_all(&agents, &request, |response| match response {
+        Response::Service(report) => Ok(*report),
+        other => Err(Error::unexpected(&other)),
+    });
+    let reports = merge(answers.into_iter().map(|(_, report)| report));
+    match args.output {
+        DescribeOutput::Json => print(&json(&json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "ServiceReportList", "items": reports
+        })))?,
+        DescribeOutput::Text => {
+            let texts: Vec<_> = reports.iter().map(|report| render(report, Style::stdout())).collect();
+            print(&texts.join("\n"))?;
+        }
+    }
+    answered.map(|()| 0)
+}
+
+/// Nodes that handle the service alike are one report, with the connections of all of them.
+fn merge(reports: impl Iterator<Item = ServiceReport>) -> Vec<ServiceReport> {
+    let mut merged: Vec<ServiceReport> = Vec::new();
+    for report in reports {
+        match merged.iter_mut().find(|other| is_alike(other, &report)) {
+            Some(other) => {
+                other.nodes.extend(report.nodes);
+                for (into, from) in other.backends.iter_mut().zip(report.backends) {
+                    into.connections += from.connections;
+                }
+            }
+            None => merged.push(report),
+        }
+    }
+    merged
+}
+
+fn is_alike(one: &ServiceReport, other: &ServiceReport) -> bool {
+    let plain = |report: &ServiceReport| {
+        let mut plain = report.clone();
+        plain.nodes.clear();
+        plain.backends.iter_mut().for_each(|backend| backend.connections = 0);
+        plain
+    };
+    plain(one) == plain(other)
+}
+
+fn render(report: &ServiceReport, style: Style) -> String {
+    let ServiceReport { name, nodes, kind, source, frontends, settings, backends } = report;
+    let title = format!("service {name}, {kind} ({source}), as node {} handles it", nodes.join(", "));
+    let mut text = format!("{}\n", style.bold(escape(&title)));
+    let _ = writeln!(text, "  answers on: {}", escape(&listed(frontends)));
+    for setting in settings {
+        let _ = writeln!(text, "  {}: {}", escape(&setting.name), escape(&setting.value));
+    }
+    if backends.is_empty() {
+        text.push_str("  it has no endpoints\n");
+        return text;
+    }
+    let outside = backends.iter().any(|backend| backend.outside != backend.inside);
+    let mut headers = vec!["PORT", "BACKEND", "NODE", "ZONE", "STATE", "SLOTS"];
+    headers.extend(outside.then_some("SLOTS OUTSIDE"));
+    headers.extend(["CONNECTIONS", "SHARE", "NOT USED BECAUSE"]);
+    let mut table = Table::new(headers);
+    for backend in backends {
+        let all: usize =
+            backends.iter().filter(|other| is_beside(other, backend)).map(|other| other.connections).sum();
+        let mut cells = vec![
+            backend.port.clone(),
+            backend.backend.to_string(),
+            backend.node.clone().unwrap_or_default(),
+            backend.zone.clone().unwrap_or_default(),
+            backend.state.clone(),
+            slots(backend.inside),
+        ];
+        cells.extend(outside.then(|| slots(backend.outside)));
+        cells.extend([
+            backend.connections.to_string(),
+            bar(backend.connections, all),
+            backend.unused.clone().unwrap_or_default(),
+        ]);
+        table.row(cells);
+    }
+    let _ = write!(text, "\n{table}");
+    text
+}
+
+/// Whether two backends share the connections of one port and family.
+fn is_beside(one: &BackendReport, other: &BackendReport) -> bool {
+    one.port == other.port && one.backend.address.is_ipv4() == other.backend.address.is_ipv4()
+}
+
+fn listed(frontends: &[String]) -> String {
+    if frontends.is_empty() { "nothing".to_owned() } else { frontends.join(", ") }
+}
+
+fn slots(slots: Slots) -> String {
+    if slots.own == 0 { String::new() } else { format!("{} of {}", slots.own, slots.all) }
+}
+
+/// A share as a bar and in per cent.
+fn bar(part: usize, all: usize) -> String {
+    if all == 0 {
+        return String::new();
+    }
+    let full = (part * BAR + all / 2) / all;
+    let percent = (part * 100 + all / 2) / all;
+    format!("{}{} {percent:3} %", "█".repeat(full), "░".repeat(BAR - full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_the_share() {
+        assert_eq!(bar(0, 0), "");
+        assert_eq!(bar(0, 7), "░░░░░░░░░░░░░░░░░░░░   0 %");
+        assert_eq!(bar(1, 4), "█████░░░░░░░░░░░░░░░  25 %");
+        assert_eq!(bar(7, 7), "████████████████████ 100 %");
+    }
+}

@@ -1,0 +1,191 @@
+//! Differential fuzzing: random packets through the loaded programs and through an [`Oracle`] that shares
+//! nothing with them but the compiled datapath. Verdict, reason and every byte must be the same.
+
+mod generate;
+mod oracle;
+mod parse;
+mod rewrite;
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use weir::kernel::Program;
+
+pub use self::{
+    generate::{Generator, Sent},
+    oracle::{Expected, Hook, Oracle},
+};
+use self::{
+    oracle::ends,
+    parse::{Frame, parse},
+};
+use crate::packets::{At, Lab};
+
+/// The cluster that the packets are judged by.
+pub const CLUSTER: &str = include_str!("cluster.yaml");
+
+/// After so many packets the flow tables are emptied, before a set of theirs may be full.
+const ROUND: u64 = 4_000;
+
+/// Where a packet turns up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A pod of this node sends it.
+    Pod(&'static str),
+    /// It comes in by the uplink.
+    Uplink,
+    /// The node itself sends it.
+    Node,
+}
+
+/// What became of the packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Judged by a program.
+    pub judged: u64,
+    /// Dropped, by both.
+    pub dropped: u64,
+    /// Handed over past the stack, by both.
+    pub redirected: u64,
+    /// Changed on the way.
+    pub changed: u64,
+}
+
+/// Sends `count` packets of this seed, in a laboratory on the first node of [`CLUSTER`].
+///
+/// # Errors
+/// The first difference, with all that is needed to see it again.
+pub fn run(lab: &mut Lab, seed: u64, count: u64) -> Result<Tally, String> {
+    let mut fuzz = Fuzz { lab, oracle: None, generator: Generator::new(seed), tally: Tally::default() };
+    for number in 0..count {
+        if number % ROUND == 0 {
+            fuzz.start_over();
+        }
+        let sent = fuzz.generator.packet();
+        fuzz.send(&sent).map_err(|difference| describe(seed, number, &sent, &difference))?;
+    }
+    Ok(fuzz.tally)
+}
+
+struct Fuzz<'l> {
+    lab: &'l mut Lab,
+    oracle: Option<Oracle>,
+    generator: Generator,
+    tally: Tally,
+}
+
+impl Fuzz<'_> {
+    fn start_over(&mut self) {
+        self.lab.forget_all();
+        let pods = self.lab.interfaces().map(|(address, pod)| (address, (pod.ifindex, pod.mac))).collect();
+        self.oracle = Some(Oracle::new(self.lab.datapath().clone(), pods));
+    }
+
+    const fn oracle(&mut self) -> &mut Oracle {
+        self.oracle.as_mut().expect("a round has begun")
+    }
+
+    /// Takes a frame through the programs that it meets.
+    fn send(&mut self, sent: &Sent) -> Result<(), String> {
+        let uplink = self.lab.uplink();
+        let destination = destination(&sent.frame).and_then(|to| self.oracle().interface(to));
+        let (program, at, hook) = match (sent.side, destination) {
+            (Side::Pod(name), _) => {
+                let ifindex = self.lab.pod(name).ifindex;
+                (Program::FromPod, At { ifindex, ingress: ifindex }, Hook::FromPod(ifindex))
+            }
+            (Side::Uplink, _) => {
+                (Program::FromUplink, At { ifindex: uplink, ingress: uplink }, Hook::FromUplink)
+            }
+            (Side::Node, Some(ifindex)) => {
+                (Program::ToPod, At { ifindex, ingress: 0 }, Hook::NodeToPod(ifindex))
+            }
+            (Side::Node, None) => (Program::ToUplink, At { ifindex: uplink, ingress: 0 }, Hook::ToUplink),
+        };
+        let Some(frame) = self.judge(program, at, hook, &sent.frame)? else { return Ok(()) };
+        // What the stack then gives to a pod.
+        if let (Side::Uplink, Some(ifindex)) = (sent.side, self.stack(&frame)) {
+            self.judge(Program::ToPod, At { ifindex, ingress: uplink }, Hook::ToPod(ifindex), &frame)?;
+        }
+        Ok(())
+    }
+
+    /// The interface that the node's stack routes a packet to, if that is a pod's.
+    fn stack(&mut self, frame: &[u8]) -> Option<u32> {
+        self.oracle().interface(destination(frame)?)
+    }
+
+    /// Runs a program, and compares. Gives the frame when the stack gets it.
+    fn judge(
+        &mut self,
+        program: Program,
+        at: At,
+        hook: Hook,
+        frame: &[u8],
+    ) -> Result<Option<Vec<u8>>, String> {
+        let packet = match parse(frame) {
+            Ok(Frame::Ip(packet)) => Some(packet),
+            _ => None,
+        };
+        let expected = self.oracle().judge(hook, frame);
+        let verdict = self.lab.judge(program, at, frame);
+        self.tally.judged += 1;
+        match (expected, verdict) {
+            (Expected::Dropped(reason), Err(found)) if reason == found => {
+                self.tally.dropped += 1;
+                Ok(None)
+            }
+            (Expected::Passed { redirected, change }, Ok(passed)) if redirected == passed.is_redirected => {
+                change.check(frame, &passed.frame, packet.as_ref()).map_err(|wrong| {
+                    format!("{hook:?}: {wrong}\nout {}\nexpected {change:?}", hex(&passed.frame))
+                })?;
+                self.tally.redirected += u64::from(redirected);
+                self.tally.changed += u64::from(!change.is_none());
+                self.remember(redirected, hook, &passed.frame);
+                Ok((!redirected).then_some(passed.frame))
+            }
+            (expected, verdict) => Err(format!("{hook:?}: expected {expected:?}, got {verdict:?}")),
+        }
+    }
+
+    /// Has the generator answer what was delivered.
+    fn remember(&mut self, redirected: bool, hook: Hook, frame: &[u8]) {
+        let Ok(Frame::Ip(packet)) = parse(frame) else { return };
+        let receiver = self.oracle().interface(packet.dst);
+        let to = match (receiver, hook) {
+            (Some(_), Hook::FromUplink) if !redirected => return,
+            (Some(ifindex), _) => {
+                let pods = generate::PODS.iter();
+                let Some(pod) = pods.map(|pod| pod.0).find(|pod| self.lab.pod(pod).ifindex == ifindex) else {
+                    return;
+                };
+                Side::Pod(pod)
+            }
+            (None, Hook::FromPod(_) | Hook::ToUplink) => Side::Uplink,
+            (None, Hook::FromUplink) if redirected => Side::Uplink,
+            (None, _) => return,
+        };
+        if !packet.is_later() {
+            self.generator.delivered(to, frame, ends(&packet), packet.protocol);
+        }
+    }
+}
+
+/// The destination of an IP packet, however malformed the rest is.
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => <[u8; 4]>::try_from(frame.get(30..34)?).ok().map(IpAddr::from),
+        [0x86, 0xdd] => <[u8; 16]>::try_from(frame.get(38..54)?).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn describe(seed: u64, number: u64, sent: &Sent, difference: &str) -> String {
+    format!("seed {seed}, packet {number}, {:?}: {difference}\nin  {}", sent.side, hex(&sent.frame))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,267 @@
+//! The mutation run: faults put into the sources one by one, each of which the project's own tests must notice.
+//!
+//! The faults stand in `tests/mutants.toml` as text to replace. They are made in a copy of the workspace.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::{
+    build, machine,
+    shell::{self, step},
+    toolchain,
+};
+
+const LIST: &str = "tests/mutants.toml";
+const TABLE: &str = "docs/mutants.md";
+/// A fault may make a test wait for ever.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// What a copy of the sources does not need.
+const LEFT_OUT: [&str; 2] = ["./target", "./.git"];
+
+/// One fault.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    /// What goes wrong, in a few words.
+    fault: String,
+    /// The source file.
+    file: PathBuf,
+    /// Text that stands there exactly once.
+    old: String,
+    /// What is put in its place.
+    new: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    mutant: Vec<Mutant>,
+}
+
+/// Tests that may notice a fault, the quickest first: package and target.
+type Suite = &'static [(&'static str, &'static str)];
+const OF_AGENT: Suite = &[
+    ("weir-tests", "conformance"),
+    ("weir-tests", "service_conformance"),
+    ("weir", "policy"),
+    ("weir", "manifests"),
+];
+const OF_KERNEL: Suite =
+    &[("weir-tests", "fuzz"), ("weir-tests", "packets"), ("weir-tests", "kernel_conformance")];
+
+/// Makes the faults whose text contains `only`, one by one; writes the table of all with `update`.
+pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
+    let mutants = read()?;
+    machine::prepare()?;
+    let copy = Copy::new()?;
+    let chosen: Vec<_> =
+        mutants.iter().filter(|mutant| only.is_none_or(|only| mutant.fault.contains(only))).collect();
+    step("Building", "the sources without a fault, and testing them");
+    let object = copy.kernel_programs()?;
+    let sound = copy.root.join("target/sound");
+    fs::copy(object, &sound).context("cannot keep the kernel programs")?;
+    for suite in [OF_AGENT, OF_KERNEL] {
+        if let Some(test) = copy.noticed_by(&copy.build(suite, &sound)?, &sound)? {
+            bail!("`{test}` fails without any fault");
+        }
+    }
+    // Faults of the kernel programs need no other tests than these, built once.
+    let of_kernel = copy.build(OF_KERNEL, &sound)?;
+    let mut caught = Vec::new();
+    let mut missed = 0;
+    for (number, mutant) in (1..).zip(&chosen) {
+        step(
+            "Mutating",
+            format!("{number} of {}: {}: {}", chosen.len(), mutant.file.display(), mutant.fault),
+        );
+        let test = copy.with(mutant, |copy| {
+            if mutant.is_of_kernel() {
+                copy.noticed_by(&of_kernel, &copy.kernel_programs()?)
+            } else {
+                copy.noticed_by(&copy.build(OF_AGENT, &sound)?, &sound)
+            }
+        })?;
+        match &test {
+            Some(test) => println!("caught  {}  ({test})", mutant.fault),
+            None => {
+                missed += 1;
+                println!("MISSED  {}  ({})", mutant.fault, mutant.file.display());
+            }
+        }
+        caught.push((*mutant, test));
+    }
+    println!("{} caught, {missed} missed", caught.len() - missed);
+    if update {
+        fs::write(shell::root().join(TABLE), table(&caught))
+            .with_context(|| format!("cannot write {TABLE}"))?;
+    }
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read() -> Result<Vec<Mutant>> {
+    let path = shell::root().join(LIST);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {LIST}"))?;
+    let list: List = toml::from_str(&text).with_context(|| format!("cannot understand {LIST}"))?;
+    Ok(list.mutant)
+}
+
+impl Mutant {
+    fn is_of_kernel(&self) -> bool {
+        self.file.starts_with("ebpf")
+    }
+
+    /// The sources with the fault.
+    fn applied(&self, text: &str) -> Result<String> {
+        let found = text.matches(&self.old).count();
+        ensure!(
+            found == 1,
+            "{}: the text of \"{}\" stands there {found} times",
+            self.file.display(),
+            self.fault
+        );
+        ensure!(self.old != self.new, "{}: \"{}\" changes nothing", self.file.display(), self.fault);
+        Ok(text.replacen(&self.old, &self.new, 1))
+    }
+}
+
+/// A copy of the sources with a target directory of its own, kept between runs for what is built there.
+struct Copy {
+    root: PathBuf,
+}
+
+impl Copy {
+    fn new() -> Result<Self> {
+        let root = build::target_dir().join("mutants");
+        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+        let mut tar = Command::new("tar");
+        tar.current_dir(shell::root()).args(["--create", "--file=-"]);
+        tar.args(LEFT_OUT.map(|name| format!("--exclude={name}"))).arg(".").stdout(Stdio::piped());
+        let mut packing = tar.spawn().context("cannot start tar")?;
+        let packed = packing.stdout.take().context("tar has no output")?;
+        shell::run(
+            Command::new("tar").args(["--extract", "--touch", "--directory"]).arg(&root).stdin(packed),
+        )?;
+        ensure!(packing.wait()?.success(), "tar could not read the sources");
+        Ok(Self { root })
+    }
+
+    /// Does something while the fault is in the sources.
+    fn with<T>(&self, mutant: &Mutant, act: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let path = self.root.join(&mutant.file);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, mutant.applied(&text)?)?;
+        let result = act(self);
+        fs::write(&path, text)?;
+        result
+    }
+
+    /// Builds the kernel programs as they are now. A fault that does not compile is none.
+    fn kernel_programs(&self) -> Result<PathBuf> {
+        build::kernel_programs_of(&self.root, &toolchain::find_or_install()?)
+    }
+
+    /// Builds tests, in an agent that carries the programs in `object`.
+    fn build(&self, suite: Suite, object: &Path) -> Result<Vec<Test>> {
+        let build = |(package, target): &(&'static str, &'static str)| {
+            let mut cargo = Command::new("cargo");
+            cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
+            cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
+            let messages = shell::output(cargo.current_dir(&self.root))?;
+            let mut executables = messages.lines().filter_map(|line| {
+                let message: serde_json::Value = serde_json::from_str(line).ok()?;
+                let is_it = message["target"]["name"] == **target;
+                Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
+            });
+            let executable = executables.next_back().with_context(|| format!("{target} was not built"))?;
+            Ok(Test { package, target, executable })
+        };
+        suite.iter().map(build).collect()
+    }
+
+    /// The first of the tests that fails with the kernel programs in `object`.
+    fn noticed_by(&self, tests: &[Test], object: &Path) -> Result<Option<String>> {
+        for Test { package, target, executable } in tests {
+            let mut command = Command::new("timeout");
+            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(executable);
+            command.current_dir(self.root.join(if *package == "weir" { "agent" } else { "tests" }));
+            command.envs([
+                ("RUST_TEST_THREADS", "1"),
+                ("RUST_BACKTRACE", "0"),
+                ("WEIR_FUZZ_PACKETS", "20000"),
+            ]);
+            command.env("WEIR_EBPF_OBJECT", object);
+            let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if !status.with_context(|| format!("cannot start {}", executable.display()))?.success() {
+                return Ok(Some(format!("{package} --test {target}")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A test that was built.
+struct Test {
+    package: &'static str,
+    target: &'static str,
+    executable: PathBuf,
+}
+
+/// The list for people.
+fn table(caught: &[(&Mutant, Option<String>)]) -> String {
+    let files: BTreeSet<&Path> = caught.iter().map(|(mutant, _)| mutant.file.as_path()).collect();
+    let mut text = format!(
+        "# Faults that the tests catch\n\n\
+         Written by `cargo xtask mutants --update`, which puts each of the {} faults of `{LIST}` into a copy of the \
+         sources, one at a time, builds it, and runs the tests until one fails.\n\n",
+        caught.len()
+    );
+    for file in files {
+        let _ = writeln!(text, "## {}\n\n| fault | caught by |\n| --- | --- |", file.display());
+        for (mutant, test) in caught.iter().filter(|(mutant, _)| mutant.file == file) {
+            let test = test.as_ref().map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
+            let _ = writeln!(text, "| {} | {test} |", mutant.fault);
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_can_be_made() {
+        let mutants = read().unwrap();
+        assert!(mutants.len() >= 40, "{} faults", mutants.len());
+        for mutant in &mutants {
+            let text = fs::read_to_string(shell::root().join(&mutant.file)).unwrap();
+            mutant.applied(&text).unwrap();
+        }
+        let names: BTreeSet<_> = mutants.iter().map(|mutant| (&mutant.file, &mutant.fault)).collect();
+        assert_eq!(names.len(), mutants.len(), "two faults of one name");
+    }
+
+    #[test]
+    fn the_table_has_every_fault_with_its_test() {
+        let mutant = |fault: &str| Mutant {
+            fault: fault.to_owned(),
+            file: "ebpf/src/policy.rs".into(),
+            old: "a".to_owned(),
+            new: "b".to_owned(),
+        };
+        let (one, other) = (mutant("one"), mutant("other"));
+        let text = table(&[(&one, Some("weir-tests --test packets".to_owned())), (&other, None)]);
+        assert!(text.contains("| one | `weir-tests --test packets` |\n| other | **nothing** |\n"), "{text}");
+    }
+}

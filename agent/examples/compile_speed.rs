@@ -10,7 +10,7 @@ use std::{
 
 use weir::{
     cluster::*,
-    compile::{Compiler, Numbers, compile},
+    compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::Datapath,
     source::Source,
 };
@@ -192,7 +192,7 @@ fn plan_speed(cluster: &Cluster, cold: &Datapath, numbers: &mut Numbers) {
     println!("first commit {took} ms");
     let mut cluster = cluster.clone();
     let mut compiler = Compiler::new("n1");
-    compiler.compile(&cluster).unwrap();
+    compiler.compile(&cluster, &Unhealthy::new()).unwrap();
     let mut inforce = compiler.clone();
     for round in 0..5 {
         let name = cluster.policies.keys().nth(round * 40).unwrap().clone();

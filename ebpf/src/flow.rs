@@ -1,14 +1,23 @@
 //! The flow table: look-up, keeping alive, insertion. See [`weir_common::flow`] for its layout.
 //!
 //! Memory order. A writer takes a way by compare-and-swap of its tag to [`BUSY`], writes the entry, and
-//! stores the new tag last; BPF's compare-and-swap is a full barrier, and the publishing store is made by
-//! one as well. A reader loads the tag, copies the entry, and loads the tag again: when both
-//! loads agree, no writer had the way in between, because a tag that comes back carries another version.
-//! x86 keeps loads in order. Fields that change in place (`seen`, `synced`, state and flags) are single
-//! aligned words whose every value is valid for any flow.
+//! publishes the new tag by another; both are full barriers. A reader loads the tag ([`load_tag`]), copies the
+//! entry, and loads the tag again ([`reload_tag`]): when both loads agree, no writer had the way in between,
+//! because a tag that comes back carries another version.
+//!
+//! That holds where the reader's loads happen in this order. The entry is loaded after the tag, for its
+//! address is computed from it, and a processor does not load from an address before it has it. The tag is
+//! loaded again after the entry on x86, which keeps loads in order. On others it is loaded by an atomic
+//! addition of nothing, which is a full barrier: what it reads is the tag's last value at an instant after
+//! all loads before it, so if one of those saw a writer's word, it sees that writer's [`BUSY`] or what came
+//! later. A load-acquire would not do: it holds back later loads, not earlier ones.
+//!
+//! Fields that change in place (`seen`, `synced`, state) are single aligned words whose every value is valid
+//! for any flow: one that is written to a way just as it is given to another flow changes how long that one
+//! is kept, and not where its packets go.
 
 use core::{
-    intrinsics::{AtomicOrdering, atomic_cxchg},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     ptr::{addr_of, addr_of_mut},
 };
 
@@ -74,6 +83,18 @@ fn load_tag<A>(set: *mut FlowSet<A>, way: usize) -> u64 {
     unsafe { addr_of!((*set).tags[way & (WAYS - 1)]).read_volatile() }
 }
 
+/// Loads a tag again, after everything that was loaded before.
+#[inline(always)]
+fn reload_tag<A>(set: *mut FlowSet<A>, way: usize) -> u64 {
+    if cfg!(bpf_target_arch = "x86_64") {
+        return load_tag(set, way);
+    }
+    // SAFETY: as in `load_tag`; an aligned word of map memory.
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*set).tags[way & (WAYS - 1)]), 0)
+    }
+}
+
 /// Replaces a tag if it is still `old`.
 #[inline(always)]
 fn swap_tag<A>(set: *mut FlowSet<A>, way: usize, old: u64, new: u64) -> bool {
@@ -135,7 +156,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
     let times = read_times(entry);
     let is_live = is_live(entry, &packet.key, path.state, times, now);
     let next = next_state(path, packet.tcp_flags);
-    if !is_live || next == Next::Reopens || load_tag(set, way_of(tag)) != tag {
+    if !is_live || next == Next::Reopens || reload_tag(set, way_of(tag)) != tag {
         return false;
     }
     // SAFETY: in bounds; single words, see the module's note. Written seldom: each write takes the entry's
@@ -280,7 +301,7 @@ pub fn peek<F: Family>(work: &mut Work<F::Addr>) -> bool {
     let entry = entry(set, tag);
     read_path(entry, path);
     let is_live = is_live(entry, key, path.state, read_times(entry), maps::now());
-    is_live && load_tag(set, way_of(tag)) == tag
+    is_live && reload_tag(set, way_of(tag)) == tag
 }
 
 /// Writes the entry that is in `work`: over the one of the same key, into a free way, or over the entry of
@@ -336,7 +357,9 @@ fn victim<A>(set: *mut FlowSet<A>, hash: u64, now: u32, best: &mut Best) -> u64 
             // SAFETY: in bounds.
             staleness(unsafe { addr_of_mut!((*set).entries[way]) }, now)
         };
-        if worth > best.worth.get() {
+        // Of equals the last, as a look-up has it: should two writers have made two entries of a key, the one
+        // that is read is the one that is written.
+        if worth >= best.worth.get() {
             best.worth.set(worth);
             best.tag.set(tag);
         }

@@ -2,7 +2,7 @@
 
 use weir_common::{
     addr::Be16,
-    flow::flags,
+    flow::{self, flags},
     reason::Reason,
     state::{self, State},
 };
@@ -20,6 +20,9 @@ const FIRST_PORT: u16 = 61000;
 const PORTS: u32 = 65536 - FIRST_PORT as u32;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
+/// After so many of them a port will do whose flow has ended. Such flows are kept for two minutes, and there are
+/// fewer ports than a client opens connections in that time.
+const PATIENT_TRIES: u32 = TRIES / 2;
 /// Distance of one try from the next: a prime that shares no factor with the number of ports.
 const STEP: u32 = 1117;
 
@@ -46,7 +49,7 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, server, entry: Entry { key, .. }, cursor, .. } = work;
+    let Work { packet, path, server, entry: Entry { key, path: found }, cursor, .. } = work;
     key.dport = packet.key.sport;
     let first = packet.key.hash() as u32 % PORTS;
     cursor.set(first);
@@ -67,8 +70,10 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.sport = path.to.dport;
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
-    for _ in 0..TRIES {
-        if F::is_free() {
+    for attempt in 0..TRIES {
+        let is_free = F::is_free();
+        slow::settle();
+        if is_free || attempt >= PATIENT_TRIES && found.state == flow::state::CLOSING {
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {
                 path.flags |= flags::REWRITE;

@@ -1,6 +1,10 @@
 //! Counting and telling what became of a packet.
 
-use aya_ebpf::{EbpfContext, bindings::TC_ACT_SHOT, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_RB_NO_WAKEUP, TC_ACT_SHOT},
+    helpers::bpf_ktime_get_ns,
+};
 use aya_log_ebpf::debug;
 use weir_common::{
     addr::V6,
@@ -116,7 +120,9 @@ fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
     event.len = ctx.len();
     event.epoch = state.epoch;
     fill(event);
-    record.submit(0);
+    // The agent looks now and then. Were it woken for each new flow, that would cost more than all else that a
+    // new flow does.
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// The context as the log macros take it.

@@ -9,7 +9,6 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
-use tracing::warn;
 use weir_common::{
     addr::V6,
     event::{Event, kind},
@@ -120,13 +119,7 @@ fn decider(origin: &RuleOrigin) -> Decider {
 /// Hands every record on, for as long as the agent runs.
 pub(super) async fn pump(mut events: Events, names: watch::Receiver<Arc<Names>>, log: Arc<EventLog>) {
     loop {
-        let event = match events.next().await {
-            Ok(event) => event,
-            Err(error) => {
-                warn!(%error, "events cannot be read any more; enforcement goes on");
-                return;
-            }
-        };
+        let event = events.next().await;
         log.packet(event, Arc::clone(&names.borrow()));
     }
 }

@@ -21,14 +21,7 @@ mod tests;
 mod usage;
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    error::Error,
-    fs::File,
-    io,
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
+    borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf, sync::Arc,
 };
 
 use aya::{Ebpf, programs::ProgramInfo};

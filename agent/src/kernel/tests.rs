@@ -347,7 +347,7 @@ fn events_reach_their_reader() {
             let mut packet = udp();
             packet.splice(12..12, [0x81, 0x00, 0x00, 0x01]);
             run(&kernel, Program::FromPod, pod, &packet);
-            tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap()
+            tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap()
         });
         assert_eq!((event.kind, event.len), (kind::DROP, 64));
     });

@@ -12,7 +12,7 @@ use proptest::{
 };
 use weir::{
     cluster::{Cluster, Protocol, Tier},
-    compile::{Compiler, Numbers, compile},
+    compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::{Connection, Datapath, Judgement, Network},
     shared_map::SharedMap,
 };
@@ -141,7 +141,7 @@ proptest! {
             // One object comes, goes or changes, as it is in another cluster.
             take_over(&mut cluster, from.get(&clusters), which, kind);
             let in_force = compiler.clone();
-            let datapath = compiler.compile(&cluster).unwrap();
+            let datapath = compiler.compile(&cluster, &Unhealthy::new()).unwrap();
             compiler.settle(&in_force);
 
             let anew = compile(&cluster, "n1", &mut compiler.numbers().clone()).unwrap();

@@ -220,9 +220,20 @@ impl Lab {
         }
     }
 
+    /// The node, for packets that are judged by several threads and checked otherwise.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// Takes what is recorded of IPv4 packets like these out of the flow table, as another flow may.
     pub fn forget(&self, packets: &super::Ends) {
         self.node.forget(packets).expect("the table can be written");
+    }
+
+    /// Writes what is recorded of IPv4 packets like these into every way of its set, as writers that did not
+    /// see one another may do with two.
+    pub fn multiply(&self, packets: &super::Ends) {
+        self.node.multiply(packets).expect("the table can be written");
     }
 
     /// Empties the flow tables, and those of fragments.
@@ -244,7 +255,7 @@ impl Lab {
             let mut events = Vec::new();
             while Instant::now() < end {
                 match tokio::time::timeout(Duration::from_millis(200), reader.next()).await {
-                    Ok(event) => events.push(event.expect("an event")),
+                    Ok(event) => events.push(event),
                     Err(_) => break,
                 }
             }

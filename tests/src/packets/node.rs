@@ -22,7 +22,7 @@ use weir::{
 };
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
-    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, WAYS},
+    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     state::events,
 };
@@ -89,6 +89,19 @@ impl Node {
 
     /// Takes the entry of IPv4 packets like these out of the flow table.
     pub fn forget(&self, packets: &Ends) -> anyhow::Result<()> {
+        self.change_set_of(packets, |set, way| set.tags[way] = FREE | way as u64)
+    }
+
+    /// Writes the entry of IPv4 packets like these into every way of its set.
+    pub fn multiply(&self, packets: &Ends) -> anyhow::Result<()> {
+        self.change_set_of(packets, |set, way| {
+            let (tag, entry) = (set.tags[way] & !TAG_WAY, set.entries[way]);
+            set.tags = std::array::from_fn(|other| tag | other as u64);
+            set.entries = [entry; WAYS];
+        })
+    }
+
+    fn change_set_of(&self, packets: &Ends, change: impl Fn(&mut FlowSet<V4>, usize)) -> anyhow::Result<()> {
         let path = Pins::new(&self.pins).map("FLOWS_V4");
         let table: Map<u32, FlowSet<V4>> = Map::new(MapFd::new(object_get(&path)?)?)?;
         let is_it = |key: &FlowKey<V4>| {
@@ -97,7 +110,7 @@ impl Node {
         };
         for (index, mut set) in table.entries()? {
             if let Some(way) = (0..WAYS).find(|way| is_it(&set.entries[*way].key)) {
-                set.tags[way] = FREE | way as u64;
+                change(&mut set, way);
                 table.put(&[(index, set)])?;
             }
         }

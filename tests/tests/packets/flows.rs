@@ -241,3 +241,19 @@ fn every_drop_and_every_flow_is_told_once() {
         assert_eq!((told, flows), (expected, opened));
     });
 }
+
+#[test]
+fn of_several_entries_of_a_key_the_one_that_is_read_is_written() {
+    on_node(|lab| {
+        let ends = V4.to_server(80);
+        handed_over(lab.send(CLIENT, &ends.tcp(SYN)), "opened");
+        handed_over(lab.send(CLIENT, &ends.tcp(FIN | ACK)), "ended");
+        lab.multiply(&ends);
+
+        handed_over(lab.send(CLIENT, &ends.tcp(SYN)), "opened again");
+        handed_over(lab.send(CLIENT, &ends.tcp(SYN)), "sent again");
+
+        let opened = lab.events().iter().filter(|event| event.kind != kind::DROP).count();
+        assert_eq!(opened, 2, "the second is known");
+    });
+}

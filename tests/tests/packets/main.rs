@@ -17,6 +17,7 @@ mod lengths;
 mod masquerade;
 mod neighbours;
 mod policy;
+mod processors;
 mod semantics;
 mod services;
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use weir_common::reason::Reason;
-use weir_tests::packets::{Ends, Lab, in_lab, read_tuple, wrong_checksums};
+use weir_tests::packets::{Ends, Lab, in_lab, in_lab_of, read_tuple, wrong_checksums};
 
-use super::{ACK, CLIENT, CLUSTER, FAMILIES, Family, SYN, dropped, handed_over, through_stack};
+use super::{ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, SYN, V4, dropped, handed_over, through_stack};
 
 /// Runs a test on node n1 of a cluster that masquerades.
 fn on_node(test: impl FnOnce(&mut Lab) + Send) {
-    let settings = CLUSTER.replacen("spec:\n  podCIDRs", "spec:\n  masquerade: true\n  podCIDRs", 1);
-    in_lab("n1", &settings, test);
+    in_lab("n1", &cluster(), test);
+}
+
+fn cluster() -> String {
+    CLUSTER.replacen("spec:\n  podCIDRs", "spec:\n  masquerade: true\n  podCIDRs", 1)
 }
 
 fn outside(family: Family) -> Ends {
@@ -115,6 +118,18 @@ fn an_answer_to_nobody_is_not_let_in() {
                 Reason::InvalidSource,
                 "the node's address from a pod",
             );
+        }
+    });
+}
+
+#[test]
+fn ports_of_flows_that_have_ended_are_given_out_again() {
+    // Room for all of them: none has its port because another was forgotten.
+    in_lab_of(1 << 13, "n1", &cluster(), |lab| {
+        for _ in 0..10_000 {
+            let ask = outside(V4);
+            handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "opened");
+            handed_over(lab.send(CLIENT, &ask.tcp(FIN | ACK)), "ended");
         }
     });
 }

@@ -4,17 +4,22 @@
 //! in turns with what the kernel's own maps cost, and traffic through weir in turns with traffic through
 //! plain routing and through the rules that kube-proxy writes. What comes out is in `docs/performance.md`.
 
+mod document;
+mod e2e;
+mod figures;
+pub(crate) mod kube_proxy;
 mod policy;
 mod prog;
 mod report;
 mod scale;
 mod scale_lab;
 mod stats;
+mod svg;
 mod table;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use nix::{
     mount::{MsFlags, mount},
@@ -36,6 +41,15 @@ pub(crate) struct Options {
     /// Write what was measured.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw what was measured.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write the tables into a document, between its marks.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// Measure nothing: take what an earlier run wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["which", "quick"])]
+    from: Option<PathBuf>,
     /// Compare with what an earlier run wrote.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -46,6 +60,8 @@ pub(crate) struct Options {
 enum Which {
     /// What a packet costs in each kernel program.
     Prog,
+    /// Real traffic through network namespaces.
+    E2e,
     /// How long policies take to be enforced, and how many entries they take.
     Policy,
     /// How long services take to be enforced, and what they take of memory.
@@ -61,30 +77,47 @@ impl Which {
     }
 }
 
-/// Measures, and prints what came out.
+/// Measures, and shows what came out.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    machine::prepare()?;
-    let object = build::kernel_programs()?;
-    private_mounts()?;
-    let mut report = Report::new(options.quick)?;
-    report.programs = budget::measure(&object)?;
-    if options.which.includes(Which::Prog) {
-        report.rows.extend(prog::run(options.quick)?);
-    }
-    if options.which.includes(Which::Policy) {
-        report.rows.extend(policy::run(options.quick)?);
-    }
-    if options.which.includes(Which::Scale) {
-        report.rows.extend(scale::run(options.quick)?);
-    }
+    let report = match &options.from {
+        Some(path) => Report::read(path)?,
+        None => measure(options.which, options.quick)?,
+    };
     table::print(&report);
     if let Some(path) = &options.json {
         report.write(path)?;
+    }
+    if let Some(path) = &options.svg {
+        fs::write(path, svg::draw(&report)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &options.document {
+        document::write(path, &report)?;
     }
     if let Some(path) = &options.against {
         table::print_change(&Report::read(path)?, &report);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure(which: Which, quick: bool) -> Result<Report> {
+    machine::prepare()?;
+    let object = build::kernel_programs()?;
+    private_mounts()?;
+    let mut report = Report::new(quick)?;
+    report.programs = budget::measure(&object)?;
+    if which.includes(Which::Prog) {
+        report.rows.extend(prog::run(quick)?);
+    }
+    if which.includes(Which::E2e) {
+        report.rows.extend(e2e::run(quick)?);
+    }
+    if which.includes(Which::Policy) {
+        report.rows.extend(policy::run(quick)?);
+    }
+    if which.includes(Which::Scale) {
+        report.rows.extend(scale::run(quick)?);
+    }
+    Ok(report)
 }
 
 /// What is pinned and named here is gone when this process ends, however it ends, and nobody else sees it.

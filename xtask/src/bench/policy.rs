@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, path::Path, tim
 use anyhow::{Result, anyhow};
 use weir::{
     cluster::{Cluster, Objects},
-    compile::{Compiler, Numbers, compile},
+    compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::Datapath,
     manifest,
 };
@@ -45,13 +45,13 @@ fn compiled(setting: &str, text: &str) -> Result<Vec<Row>> {
     let cold_ms = begun.elapsed().as_secs_f64() * 1000.0;
 
     let mut compiler = Compiler::new("n0");
-    compiler.compile(&cluster)?;
+    compiler.compile(&cluster, &Unhealthy::new())?;
     let mut changes = Vec::new();
     for round in 0..20 {
         change(&mut cluster, round)?;
         let before = compiler.clone();
         let begun = Instant::now();
-        compiler.compile(&cluster)?;
+        compiler.compile(&cluster, &Unhealthy::new())?;
         compiler.settle(&before);
         changes.push(begun.elapsed().as_secs_f64() * 1000.0);
     }

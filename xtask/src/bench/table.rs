@@ -1,6 +1,9 @@
 //! What was measured, for the terminal.
 
-use super::report::{Report, Row};
+use super::{
+    figures::{self, Figure},
+    report::{Report, Row},
+};
 use crate::demo::style::Style;
 
 /// Prints every row.
@@ -20,6 +23,27 @@ pub(super) fn print(report: &Report) {
             last = Some(group);
         }
         println!("{}", line(row));
+    }
+    print_figures(report, style);
+}
+
+fn print_figures(report: &Report, style: Style) {
+    println!("\n{}", style.bold("figures to reach"));
+    for Figure { path, goal, reached } in figures::of(report) {
+        let (text, mark) = match reached {
+            Some(reached) if reached.is_enough => (reached.text, style.green("reached")),
+            Some(reached) => (reached.text, style.red("not reached")),
+            None => ("not measured".to_owned(), String::new()),
+        };
+        println!("{path:<72} {goal:<28} {text:<24} {mark}");
+    }
+}
+
+/// A number with as many digits as mean something.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() {
+        1000.0.. => format!("{value:.0}"),
+        _ => format!("{value:.1}"),
     }
 }
 
@@ -54,10 +78,6 @@ pub(super) fn print_change(old: &Report, new: &Report) {
 }
 
 fn line(row: &Row) -> String {
-    let number = |value: f64| match value.abs() {
-        1000.0.. => format!("{value:.0}"),
-        _ => format!("{value:.1}"),
-    };
     let value = &row.value;
     let quartiles = format!("{} – {}", number(value.lower), number(value.upper));
     let ratio = row.ratio.as_ref().map_or_else(String::new, |ratio| {

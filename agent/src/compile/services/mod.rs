@@ -128,7 +128,8 @@ impl Compiled {
             };
             let slices = self.slices_of.of(&name);
             let failing = Failing { service: &service.name, unhealthy };
-            let outcome = Outcome::new(service, slices, &cluster.config, &place, &failing, &mut rings, numbers);
+            let outcome =
+                Outcome::new(service, slices, &cluster.config, &place, &failing, &mut rings, numbers);
             frontends.extend(outcome.frontends.iter().map(|(_, frontend, _)| *frontend));
             self.add(&outcome);
             self.outcomes.insert(name, Arc::new(outcome));

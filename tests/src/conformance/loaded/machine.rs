@@ -168,7 +168,7 @@ impl Machine {
         let mut events = self.events.borrow_mut();
         let told = async {
             loop {
-                let event = events.next().await?;
+                let event = events.next().await;
                 if (event.sport.get(), event.dport.get()) == (tuple.sport, tuple.dport) {
                     let reason = Reason::from_u8(event.reason).map_or("", Reason::name);
                     let rules = Rules { egress: event.egress_rule, ingress: event.ingress_rule };

@@ -44,6 +44,11 @@ impl Floors {
         Ok(Self { loaded, kind })
     }
 
+    /// Where they run.
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The null program, and what a known flow is compared with.
     pub(super) fn of_known_flows(&mut self) -> Result<Vec<(&'static str, ProgramFd)>> {
         self.programs(&[(NULL, "null"), (PARSE, "parse"), (HASH, "hash"), (LRU, "lru"), (UPDATE, "update")])

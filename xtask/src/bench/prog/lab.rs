@@ -12,6 +12,8 @@ use weir::{
     plan::{Interface, PerFamily, Sizes},
 };
 
+use weir_common::state::events;
+
 use super::feeder::At;
 use crate::demo::netns;
 
@@ -46,7 +48,8 @@ impl Lab {
             sizes: Sizes { flows, ..Sizes::default() },
             log_level: 0,
             attach_mode: None,
-            events: 0,
+            // As an agent that nobody observes.
+            events: events::DROPS | events::FLOWS,
         };
         let kernel = Kernel::open(object, &options)?;
         let mut lab = Self { kernel: Some(kernel), pins, interfaces: Vec::new(), uplink: 0 };

@@ -71,6 +71,11 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     })
 }
 
+/// How a setting at XDP is called.
+pub(super) fn at_xdp(count: u32) -> String {
+    format!("XDP, {}", flows(count))
+}
+
 /// How a setting with so many flows is called.
 pub(super) fn flows(count: u32) -> String {
     match count {
@@ -94,6 +99,15 @@ fn measure(object: &[u8], floors: &Path, extent: &Extent) -> Result<Vec<Row>> {
         for case in &known {
             case.prime(&lab, floors)?;
             series.add_case(&lab, case)?;
+        }
+        rows.extend(series.run(&lab, extent, floors::LRU, true)?);
+    }
+    for count in extent.flows {
+        step("Measuring", at_xdp(*count));
+        let mut series = Series::new(Floors::load(floors, Kind::Xdp, &keys)?, floors, at_xdp(*count));
+        let frames = &case::known(&lab, *count)[0].frames;
+        for (subject, program) in series.floors.of_known_flows()? {
+            series.add(subject, &program, frames, None)?;
         }
         rows.extend(series.run(&lab, extent, floors::LRU, true)?);
     }
@@ -141,7 +155,7 @@ impl<'a> Series<'a> {
         place: Option<(At, u32)>,
     ) -> Result<()> {
         let at = place.map_or_else(At::default, |(at, _)| at);
-        let feeder = Feeder::new(self.object, Kind::Tc, at, frames, program)?;
+        let feeder = Feeder::new(self.object, self.floors.kind(), at, frames, program)?;
         self.measured.push(Measured { subject, feeder, verdict: place.map(|(_, verdict)| verdict) });
         Ok(())
     }

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compile::services::Compiled;
+use crate::{
+    compile::services::Compiled,
+    datapath::{Backend, Target},
+};
 
 /// One state of a cluster: for each of three services, whether it is there, its place, its slices and their
 /// endpoints. No two have one address, but they may take over another's, and an external address of one may be
@@ -49,18 +52,23 @@ fn cluster_of((turn, services, is_local): &State) -> Cluster {
 proptest! {
     #[test]
     fn services_that_change_are_compiled_as_they_would_be_anew(
-        states in proptest::collection::vec(state(), 1..8),
+        states in proptest::collection::vec((state(), proptest::option::of((0..3_u8, 0..6_u8))), 1..8),
     ) {
         let mut numbers = Numbers::default().services;
         let mut compiled = Compiled::default();
-        for state in &states {
+        for (state, failing) in &states {
+            let target = failing.map(|(service, last)| Target {
+                service: name(&format!("s{service}")),
+                backend: Backend { address: ip(&format!("10.64.1.{last}")), port: 8080 },
+            });
+            let unhealthy = target.into_iter().collect();
             let cluster = cluster_of(state);
             let before = compiled.clone();
-            compiled.update(&cluster, "node-1", &mut numbers);
+            compiled.update(&cluster, "node-1", &unhealthy, &mut numbers);
             numbers.free(compiled.gone_since(&before));
 
             let in_use = numbers.clone();
-            prop_assert_eq!(&compiled.services, &services::compile(&cluster, "node-1", &mut numbers));
+            prop_assert_eq!(&compiled.services, &services::compile(&cluster, "node-1", &unhealthy, &mut numbers));
             prop_assert!(numbers.iter().eq(in_use.iter()), "a number in use was freed, or one was kept");
         }
     }

@@ -1,0 +1,124 @@
+//! Real traffic through network namespaces, and what it costs to be forwarded.
+//!
+//! Client, servers and the agent share one CPU, so that a rate says what an operation costs all of them
+//! together. All ways of forwarding stand side by side and take turns within a round, in which plain routing
+//! is 1: how fast this machine is at this moment divides out.
+
+mod cluster;
+mod load;
+mod network;
+mod variant;
+
+use std::{env, path::Path};
+
+use anyhow::Result;
+
+use self::{
+    load::{Load, Sample, Servers},
+    variant::{Set, Way},
+};
+use super::{
+    report::{Ratio, Row, Samples},
+    stats::Spread,
+};
+use crate::{build, machine, shell::step};
+
+/// How much is measured.
+struct Extent {
+    services: &'static [u32],
+    rounds: usize,
+    seconds: f64,
+}
+
+const FULL: Extent = Extent { services: &[1, 1_000, 10_000], rounds: 9, seconds: 0.6 };
+const QUICK: Extent = Extent { services: &[1_000], rounds: 5, seconds: 0.35 };
+
+/// Runs the bench.
+pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
+    machine::need("nft", &["--version"], "nftables")?;
+    machine::need("iptables-restore", &["--version"], "iptables")?;
+    let weir = match env::var_os("WEIR_BIN") {
+        Some(path) => path.into(),
+        None => build::all(true)?,
+    };
+    let generator = build::load_generator()?;
+    let extent = if quick { QUICK } else { FULL };
+    let mut rows = Vec::new();
+    for services in extent.services {
+        rows.extend(measure(*services, &extent, &weir, &generator)?);
+    }
+    Ok(rows)
+}
+
+/// How the setting of a kind of traffic is called.
+pub(super) fn setting(load: &str, services: u32) -> String {
+    let services = match services {
+        1 => "1 service".to_owned(),
+        _ => format!("{},000 services", services / 1000),
+    };
+    format!("{load}, {services}")
+}
+
+fn measure(services: u32, extent: &Extent, weir: &Path, generator: &Path) -> Result<Vec<Row>> {
+    step("Setting up", setting("every way of forwarding", services));
+    let cpu = std::thread::available_parallelism()?.get() - 1;
+    let ports = cluster::ports(services);
+    let mut sets = Vec::new();
+    for way in Way::ALL {
+        let set = Set::up(way, &ports, weir, cpu)?;
+        let servers = Servers::start(generator, &set.network, cpu)?;
+        sets.push((set, servers));
+    }
+    let loading = |(set, _): &(Set, Servers)| Row {
+        bench: "e2e".to_owned(),
+        subject: set.way.name().to_owned(),
+        setting: setting("until in force", services),
+        unit: "s".to_owned(),
+        value: Spread::of(&[set.loading.as_secs_f64()]),
+        ratio: None,
+    };
+    let has_rules = |(set, _): &&(Set, Servers)| !matches!(set.way, Way::Direct | Way::Plain);
+    let mut rows: Vec<_> = sets.iter().filter(has_rules).map(loading).collect();
+    for load in Load::ALL {
+        step("Measuring", setting(load.name(), services));
+        let (mut rates, mut middles, mut tails) =
+            (Samples::default(), Samples::default(), Samples::default());
+        for round in 0..=extent.rounds {
+            for (set, _servers) in &sets {
+                let Some(Sample { rate, p50, p99 }) = load::send(load, generator, set, cpu, extent.seconds)?
+                else {
+                    continue;
+                };
+                // The first round finds caches cold and neighbours unknown.
+                if round > 0 {
+                    rates.add("", set.way.name(), rate);
+                    middles.add("", set.way.name(), p50);
+                    tails.add("", set.way.name(), p99);
+                }
+            }
+        }
+        let name = setting(load.name(), services);
+        rows.extend(rows_of(&name, load.unit(), &rates));
+        if load == Load::Request {
+            rows.extend(rows_of(&setting("median of TCP request/response", services), "µs", &middles));
+            rows.extend(rows_of(&setting("p99 of TCP request/response", services), "µs", &tails));
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of(setting: &str, unit: &str, samples: &Samples) -> Vec<Row> {
+    let plain = samples.of("", Way::Plain.name());
+    let row = |way: Way| {
+        let of = samples.of("", way.name());
+        (!of.is_empty()).then(|| Row {
+            bench: "e2e".to_owned(),
+            subject: way.name().to_owned(),
+            setting: setting.to_owned(),
+            unit: unit.to_owned(),
+            value: Spread::of(of),
+            ratio: Some(Ratio { to: Way::Plain.name().to_owned(), spread: Spread::ratio(of, plain) }),
+        })
+    };
+    Way::ALL.into_iter().filter_map(row).collect()
+}

@@ -104,7 +104,8 @@ fn enforced(
     let prober = lab.probe(format!("{SERVER}:8080").parse()?, 8080)?;
     let mut changes = Vec::new();
     for round in 0..rounds {
-        changes.push(lab.apply(&policy(round * 7 % policies, 20_000 + round))?);
+        // Pods of this node are in every fifth namespace: each change concerns some of them.
+        changes.push(lab.apply(&policy(round * 5 % policies, 20_000 + round))?);
     }
     let (sent, lost) = prober.end();
     let rows = vec![

@@ -61,6 +61,61 @@ impl Change {
     }
 }
 
+/// The sum of data that a checksum is to cover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of no data.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    /// With a 16-bit word at an even offset.
+    #[inline(always)]
+    pub const fn half(self, half: u16) -> Self {
+        Self(self.0 + half as u64)
+    }
+
+    /// With 32-bit words at even offsets, or with their sum.
+    #[inline(always)]
+    pub const fn word(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// With an address.
+    #[inline(always)]
+    pub fn addr<A: Addr>(self, addr: A) -> Self {
+        let words = addr.words();
+        let mut sum = self;
+        let mut word = 0;
+        while word < A::WORDS {
+            sum = sum.word(words[word]);
+            word += 1;
+        }
+        sum
+    }
+
+    /// With what a transport checksum covers beside its own data: the pseudo-header, but for the addresses.
+    #[inline(always)]
+    pub const fn pseudo(self, protocol: u8, len: u16) -> Self {
+        self.half(Be16::new(protocol as u16).0).half(Be16::new(len).0)
+    }
+
+    /// The sum, folded to 32 bits.
+    #[inline(always)]
+    pub const fn folded32(self) -> u32 {
+        Change(self.0).folded32()
+    }
+
+    /// The checksum of it all, taken with 0 in its own place.
+    #[inline(always)]
+    pub const fn check(self) -> Be16 {
+        Be16(!fold(self.0))
+    }
+}
+
 /// Folds a sum of words to 16 bits.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
@@ -121,6 +176,23 @@ mod tests {
             let expected = reference_v6(src, to, sport, dport, &payload);
             // A computed UDP checksum of 0 is sent as 0xffff (RFC 768); both are the same number.
             prop_assert!(after == expected || (after == 0 && expected == 0xffff));
+        }
+
+        #[test]
+        fn a_sum_gives_the_checksums_of_a_new_packet(src: [u8; 4], dst: [u8; 4], six: [u8; 16]) {
+            let (header, transport) = reference_v4(src, dst, 1, 2, &[]);
+            let addresses = Sum::new().addr(V4::from_octets(src)).addr(V4::from_octets(dst));
+            let own = addresses.word(u32::from_ne_bytes([0x45, 0, 0, 40])).word(u32::from_ne_bytes([0, 0, 0x40, 0]));
+            let own = own.half(u16::from_ne_bytes([64, 6]));
+            prop_assert_eq!(own.check().get(), header);
+            let tcp = [[0, 1, 0, 2], [0, 0, 0, 1], [0; 4], [0x50, 0, 0x04, 0]].map(u32::from_ne_bytes);
+            let covered = tcp.into_iter().fold(addresses.pseudo(6, 20), Sum::word);
+            prop_assert_eq!(covered.check().get(), transport);
+            let udp = [[0, 1, 0, 2], [0, 8, 0, 0]].map(u32::from_ne_bytes);
+            let addresses = Sum::new().addr(V6::from_octets(six)).addr(V6::from_octets([7; 16]));
+            let covered = udp.into_iter().fold(addresses.pseudo(17, 8), Sum::word);
+            let expected = reference_v6(six, [7; 16], 1, 2, &[]);
+            prop_assert_eq!(covered.check().get() % 0xffff, expected % 0xffff);
         }
 
         #[test]

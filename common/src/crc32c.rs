@@ -2,7 +2,7 @@
 //!
 //! A CRC is linear over GF(2): those of two packets of one length differ by the CRC, without its initial and
 //! final complements, of where the packets differ. When that is one word, it is this word's polynomial
-//! times x for every bit from its start to the packet's end. So a changed port costs a few multiplications
+//! times x for every bit from its start to the packet's end. So a changed port costs one multiplication
 //! however long the packet is.
 //!
 //! Words are reflected, as the checksum's are: the highest power of x in the lowest bit.
@@ -11,61 +11,50 @@
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// x^0.
 const ONE: u32 = 1 << 31;
-/// x^8.
-const BYTE: u32 = 1 << 23;
 
-/// x^(8 * byte * 256^place), by place and byte of a packet's length.
-static POWERS: [[u32; 256]; 2] = {
-    let mut powers = [[ONE; 256]; 2];
-    let mut base = BYTE;
-    let mut place = 0;
-    while place < powers.len() {
-        let mut byte = 1;
-        while byte < 256 {
-            powers[place][byte] = times(powers[place][byte - 1], base);
-            byte += 1;
+/// The longest packets that [`difference`] knows are shorter than this.
+pub const LIMIT: u32 = 1 << 14;
+
+/// x^(8 * bytes), by bytes.
+static POWERS: [u32; LIMIT as usize] = {
+    let mut powers = [ONE; LIMIT as usize];
+    let mut bytes = 1;
+    while bytes < powers.len() {
+        let mut power = powers[bytes - 1];
+        let mut bit = 0;
+        while bit < 8 {
+            power = times_x(power);
+            bit += 1;
         }
-        base = times(powers[place][255], base);
-        place += 1;
+        powers[bytes] = power;
+        bytes += 1;
     }
     powers
 };
 
-/// What the checksum changes by when a word changes that begins `bytes` bytes before the packet's end, at
-/// most 65,535. `change` is the difference (exclusive or) of the word's bytes, the first in the lowest eight
+/// What the checksum changes by when a word changes that begins `bytes` bytes before the packet's end, less
+/// than [`LIMIT`]. `change` is the difference (exclusive or) of the word's bytes, the first in the lowest eight
 /// bits; so is the result of those of the checksum field.
 ///
-/// `mask` gives back what it is given, which is all ones or all zeroes. The verifier would walk what follows
-/// once for either; a program hands it through memory that the verifier does not look into.
+/// `bit_of` gives back what it is given, which is 0 or 1. A compiler that knew this would branch, and the
+/// verifier walk what follows once for either; a program hides it from both.
 #[inline(always)]
-pub fn difference(change: u32, bytes: u32, mut mask: impl FnMut(u32) -> u32) -> u32 {
-    let mut product = change;
-    let mut place = 0;
-    while place < POWERS.len() {
-        let power = POWERS[place][(bytes >> (8 * place)) as usize & 255];
-        let mut factor = product;
-        product = 0;
-        let mut bit = 0;
-        while bit < 32 {
-            product ^= factor & mask(((power << bit) >> 31).wrapping_neg());
-            factor = (factor >> 1) ^ (POLYNOMIAL & mask((factor & 1).wrapping_neg()));
-            bit += 1;
-        }
-        place += 1;
+pub fn difference(change: u32, bytes: u32, bit_of: impl Fn(u32) -> u32) -> u32 {
+    let mut power = POWERS[(bytes & (LIMIT - 1)) as usize];
+    let (mut product, mut factor) = (0, change);
+    let mut bit = 0;
+    while bit < 32 {
+        product ^= factor.wrapping_mul(bit_of(power >> 31));
+        factor = (factor >> 1) ^ POLYNOMIAL.wrapping_mul(bit_of(factor & 1));
+        power <<= 1;
+        bit += 1;
     }
     product
 }
 
-/// The product of two polynomials modulo [`POLYNOMIAL`], as above.
-const fn times(one: u32, other: u32) -> u32 {
-    let (mut product, mut factor) = (0, other);
-    let mut bit = 0;
-    while bit < 32 {
-        product ^= factor & ((one << bit) >> 31).wrapping_neg();
-        factor = (factor >> 1) ^ (POLYNOMIAL & (factor & 1).wrapping_neg());
-        bit += 1;
-    }
-    product
+/// A polynomial times x modulo [`POLYNOMIAL`].
+const fn times_x(power: u32) -> u32 {
+    (power >> 1) ^ (POLYNOMIAL & (power & 1).wrapping_neg())
 }
 
 #[cfg(test)]
@@ -101,15 +90,15 @@ mod tests {
             let old: [u8; 4] = packet[..4].try_into().unwrap();
             packet[..4].copy_from_slice(&word);
             let change = u32::from_le_bytes(old) ^ u32::from_le_bytes(word);
-            prop_assert_eq!(before ^ difference(change, packet.len() as u32, |mask| mask), reference(&packet));
+            prop_assert_eq!(before ^ difference(change, packet.len() as u32, |bit| bit), reference(&packet));
         }
     }
 
     #[test]
     fn the_longest_packet_is_right_too() {
-        let mut packet = vec![0x5a; 65_535];
+        let mut packet = vec![0x5a; LIMIT as usize - 1];
         let before = reference(&packet);
         packet[3] ^= 0x80;
-        assert_eq!(before ^ difference(0x8000_0000, 65_535, |mask| mask), reference(&packet));
+        assert_eq!(before ^ difference(0x8000_0000, LIMIT - 1, |bit| bit), reference(&packet));
     }
 }

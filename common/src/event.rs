@@ -11,6 +11,8 @@ pub mod kind {
     pub const DROP: u8 = 0;
     /// A flow was decided for the first time.
     pub const FLOW: u8 = 1;
+    /// A packet was refused, and its sender was told so.
+    pub const REJECT: u8 = 2;
 }
 
 /// One record. IPv4 addresses stand in the first word, with `family` 4.
@@ -33,7 +35,7 @@ pub struct Event {
     pub backend_port: Be16,
     /// One of [`kind`].
     pub kind: u8,
-    /// [`Reason`](crate::reason::Reason) of a drop.
+    /// [`Reason`](crate::reason::Reason) of a drop or reject.
     pub reason: u8,
     /// Rule that decided for the sender.
     pub egress_rule: u32,

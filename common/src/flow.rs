@@ -146,6 +146,11 @@ pub mod flags {
     pub const BY_UPLINK: u16 = 1 << 6;
     /// The packet goes to a socket of this node as if it came from one: its source is the node's address.
     pub const BY_LOOPBACK: u16 = 1 << 7;
+    /// The packet goes, as it is, through a tunnel to the backend of another node, which is the entry's
+    /// destination. The backend answers the client itself, so that there is no other direction.
+    pub const TUNNEL: u16 = 1 << 8;
+    /// The entry's interface and MAC address are those of the next router: XDP may send the packet there.
+    pub const EDGE: u16 = 1 << 9;
     /// Never in an entry: this packet, an ICMP error, has been rewritten already.
     pub const REWRITTEN: u16 = 1 << 15;
 }

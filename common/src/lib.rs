@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod answer;
 pub mod checksum;
 pub mod crc32c;
 pub mod endpoint;

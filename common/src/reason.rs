@@ -12,10 +12,12 @@ pub enum Hook {
     FromUplink = 2,
     /// A packet towards the uplink.
     ToUplink = 3,
+    /// A packet from the uplink before the stack: XDP.
+    Edge = 4,
 }
 
 /// Number of [`Hook`]s.
-pub const HOOKS: usize = 4;
+pub const HOOKS: usize = 5;
 
 /// Defines [`Reason`] with its names and explanations, so that none can be forgotten.
 macro_rules! reasons {
@@ -65,8 +67,8 @@ reasons! {
     PolicyDenied = 14 "POLICY_DENIED" "the pod is isolated and no rule allows it"
     PolicyDeny = 15 "POLICY_DENY" "a rule denies it"
     PolicyIncomplete = 16 "POLICY_MAP_INCOMPLETE" "the pod's rule set is not there or not whole"
-    ServiceNoBackend = 17 "SERVICE_BACKEND_NOT_FOUND" "the service has no backend that this client may use"
-    ServicePortUnknown = 18 "SERVICE_PORT_NOT_FOUND" "the address belongs to a service, the port does not"
+    ServiceNoBackend = 17 "SERVICE_BACKEND_NOT_FOUND" "the service has no backend; its client is told, by an ICMP port unreachable"
+    ServicePortUnknown = 18 "SERVICE_PORT_NOT_FOUND" "the address belongs to a service, the port does not; its client is told, by an ICMP port unreachable"
     ServiceUnallocated = 19 "SERVICE_ADDRESS_NOT_ALLOCATED" "an address of the service range that no service has"
     IcmpUnsupported = 20 "UNSUPPORTED_ICMP_TYPE" "an ICMP type that is not passed on"
     IcmpUnrelated = 21 "ICMP_ERROR_UNRELATED" "an ICMP error that quotes no live flow, or one of the wrong direction"
@@ -77,6 +79,9 @@ reasons! {
     RewriteFailed = 26 "CSUM_OR_REWRITE_FAILED" "the kernel refused to rewrite the packet"
     ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
     SourceRange = 28 "DENIED_BY_LB_SRC_RANGE_CHECK" "the client is in none of the service's loadBalancerSourceRanges"
+    InvalidTunnel = 29 "INVALID_TUNNEL_PACKET" "a tunnelled packet that no node of the cluster sent, or that is for none of its backends here"
+    PacketTooBig = 30 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend"
+    ServiceBackendGone = 31 "SERVICE_BACKEND_GONE" "the flow's backend is no longer an endpoint of its service; who sends on a TCP connection is told, by a reset"
 }
 
 impl Reason {
@@ -89,10 +94,10 @@ impl Reason {
 /// Number of [`Reason`]s.
 pub const REASONS: usize = Reason::ALL.len();
 
-/// Index in the `DROPS` per-CPU array of the counter of the reason with this number at `hook`.
+/// Index in the `DROPS` per-CPU array of the counter of the reason with this number at the [`Hook`] with this one.
 #[inline(always)]
-pub const fn drop_counter(hook: Hook, reason: u32) -> u32 {
-    hook as u32 * REASONS as u32 + reason
+pub const fn drop_counter(hook: u32, reason: u32) -> u32 {
+    hook * REASONS as u32 + reason
 }
 
 /// Packets and bytes, an element of the per-CPU counter arrays.

@@ -38,6 +38,26 @@ pub mod flags {
     pub const MASQUERADE_EXTERNAL: u32 = 1 << 4;
     /// Only clients in the service's source ranges may use the frontend; others are dropped.
     pub const SOURCE_RANGES: u32 = 1 << 5;
+    /// The ring for pods and the node is of this node's endpoints only.
+    pub const INTERNAL_LOCAL: u32 = 1 << 6;
+    /// The same for outside clients.
+    pub const EXTERNAL_LOCAL: u32 = 1 << 7;
+    /// Packets from outside to a backend of another node go there as they are, through a tunnel, and the backend
+    /// answers the client itself.
+    pub const DSR: u32 = 1 << 8;
+    /// The service's packets from outside may be sent on before the stack.
+    pub const EDGE: u32 = 1 << 9;
+}
+
+/// Bits of the values of the `MEMBERS_*` maps.
+pub mod member {
+    /// It serves: flows of every protocol may stay with it. Without this bit it is still an endpoint of the
+    /// service, and connections that it has may come to their end.
+    pub const SERVES: u32 = 1 << 0;
+    /// It is in the service port's ring of all nodes' endpoints.
+    pub const CLUSTER: u32 = 1 << 1;
+    /// It is in the service port's ring of this node's endpoints.
+    pub const LOCAL: u32 = 1 << 2;
 }
 
 /// Value of the `FRONTENDS_*` maps.
@@ -52,6 +72,12 @@ pub struct Service {
     pub internal: Ring,
     /// For clients outside the cluster.
     pub external: Ring,
+    /// The port of all backends of a service that is forwarded by [`flags::DSR`], whose packets do not carry it.
+    pub target_port: Be16,
+    /// Zero.
+    pub reserved: u16,
+    /// For how many seconds after a client's last connection the next one goes to the same backend; 0: the ring alone says.
+    pub affinity: u32,
 }
 
 /// Element of the `RINGS_*` arrays: one slot of a Maglev ring, the backend in place.
@@ -66,13 +92,33 @@ pub struct Backend<A> {
     pub reserved: u16,
 }
 
-/// Key of the `MEMBERS_*` maps: an endpoint that a service port still sends packets of live flows to.
+/// Key of the `MEMBERS_*` maps: an endpoint of a service port, in whatever state.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MemberKey<A> {
     /// [`Service::id`].
     pub service: u32,
     /// The endpoint.
+    pub backend: Backend<A>,
+}
+
+/// Key of the `AFFINITY_*` maps: a client of a service port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AffinityKey<A> {
+    /// [`Service::id`].
+    pub service: u32,
+    /// The client's address.
+    pub client: A,
+}
+
+/// Value of the `AFFINITY_*` maps: where the client's last connection went.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Affinity<A> {
+    /// When that was, the low half of the kernel's jiffies.
+    pub seen: u32,
+    /// The backend.
     pub backend: Backend<A>,
 }
 
@@ -91,7 +137,9 @@ pub struct SourceKey<A> {
 pub const SOURCE_PREFIX: u32 = u32::BITS;
 
 plain!(
-    Ring: 8, Service: 24,
+    AffinityKey<crate::addr::V4>: 8, AffinityKey<crate::addr::V6>: 20,
+    Affinity<crate::addr::V4>: 12, Affinity<crate::addr::V6>: 24,
+    Ring: 8, Service: 32,
     SourceKey<crate::addr::V4>: 8, SourceKey<crate::addr::V6>: 20,
     FrontendKey<crate::addr::V4>: 8, FrontendKey<crate::addr::V6>: 20,
     Backend<crate::addr::V4>: 8, Backend<crate::addr::V6>: 20,

@@ -28,6 +28,8 @@ pub struct State {
 pub mod flags {
     /// What pods send outside of the cluster leaves under the node's address.
     pub const MASQUERADE: u32 = 1 << 0;
+    /// TCP connections to services whose backend is gone are reset.
+    pub const RESET_GONE: u32 = 1 << 1;
 }
 
 /// Bits of the values of the `INSIDE_*` LPM tries: whose a cluster's own address is.

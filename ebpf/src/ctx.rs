@@ -1,13 +1,21 @@
-//! A packet at a TC hook: the one place that touches packet memory.
+//! A packet at a hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS},
-    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data},
+    bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{
+        bpf_check_mtu, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+    },
 };
-use weir_common::reason::Reason;
+use weir_common::{addr::Addr, checksum::fold, flow::Tuple, reason::Reason};
+
+use crate::{family::Family, maps::Buffer, parse::Packet, rewrite, slow};
 
 /// Bits of an offset into a packet.
 const MAX_OFFSET: usize = 0x3fff;
+
+/// Most bytes that `bpf_csum_diff` sums up at once in older kernels.
+const MOST_SUMMED: u32 = 512;
 
 /// A map key on the stack, which the kernel only lets be accessed in aligned words.
 #[repr(C, align(8))]
@@ -25,56 +33,92 @@ impl<T> AlignedAfterWord<T> {
     }
 }
 
-/// A packet at a TC hook.
-pub struct Ctx {
-    skb: *mut __sk_buff,
+/// A packet at a hook, behind the context that the kernel hands to a program of this type: at TC where
+/// nothing else is said.
+pub struct Ctx<R = __sk_buff> {
+    raw: *mut R,
 }
 
-/// Reads a field of the kernel's `__sk_buff`.
-macro_rules! field {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[inline(always)]
-        pub fn $name(&self) -> u32 {
-            // SAFETY: the kernel hands the program a valid context, whose fields the verifier knows.
-            unsafe { (*self.skb).$name }
-        }
-    };
+/// A context of the kernel's, and what only programs of one type can do.
+pub trait Raw: Sized {
+    /// Where the linear part of the frame starts.
+    fn data(ctx: &Ctx<Self>) -> u32;
+    /// Where it ends.
+    fn data_end(ctx: &Ctx<Self>) -> u32;
+    /// Length of the packet in bytes, link-layer header included.
+    fn len(ctx: &Ctx<Self>) -> u32;
+    /// Length of the segments of a segmentation-offload packet, else 0.
+    fn gso_size(ctx: &Ctx<Self>) -> u32;
+    /// Sees to it that the first `len` bytes, or all there are, can be read.
+    fn pull(ctx: &Ctx<Self>, len: u32);
+    /// Applies the change `diff` to the transport checksum at `offset`, with the flags of
+    /// `bpf_l4_csum_replace`.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when that cannot be done.
+    fn replace_l4_check(ctx: &Ctx<Self>, offset: u32, diff: u32, flags: u64) -> Result<(), Reason>;
+
+    /// [`rewrite::mend_sctp`].
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when that cannot be done.
+    fn mend_sctp<A: Addr>(ctx: &Ctx<Self>, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason>;
+    /// [`crate::parse::ipv4::check_options`], see [`crate::slow`].
+    fn check_options(ctx: &Ctx<Self>, header_len: u32) -> u32;
+    /// [`crate::parse::ipv6::walk`], see [`crate::slow`].
+    fn walk_extensions(ctx: &Ctx<Self>, end: u32) -> u32;
+    /// [`crate::parse::transport::parse_icmp`], see [`crate::slow`].
+    fn parse_icmp<F: Family>(ctx: &Ctx<Self>) -> u32;
 }
 
-impl Ctx {
-    /// Wraps the context of a classifier.
+impl<R: Raw> Ctx<R> {
+    /// Wraps the context of a program.
     #[inline(always)]
-    pub fn new(skb: *mut __sk_buff) -> Self {
-        Self { skb }
+    pub fn new(raw: *mut R) -> Self {
+        Self { raw }
     }
 
-    field!(/// Length of the packet in bytes, link-layer header included.
-        len);
-    field!(/// The interface that the hook belongs to.
-        ifindex);
-    field!(/// The interface that the packet came in by; 0: the node itself sent it.
-        ingress_ifindex);
-    field!(/// Whether the kernel took a VLAN tag off the frame and keeps it beside it.
-        vlan_present);
-    field!(/// Length of the segments of a segmentation-offload packet, else 0.
-        gso_size);
-    field!(/// The packet's mark; cleared whenever a packet crosses from one network namespace to another.
-        mark);
-    field!(data);
-    field!(data_end);
-
-    /// Sets the mark.
+    /// The context as the helpers take it.
     #[inline(always)]
-    pub fn set_mark(&self, mark: u32) {
-        // SAFETY: as in `field!`; the verifier allows this field to be written.
-        unsafe { (*self.skb).mark = mark }
+    pub fn as_ptr(&self) -> *mut R {
+        self.raw
     }
 
-    /// The context as the helpers and the log macros take it.
+    /// Length of the packet in bytes, link-layer header included.
     #[inline(always)]
-    pub fn as_ptr(&self) -> *mut __sk_buff {
-        self.skb
+    pub fn len(&self) -> u32 {
+        R::len(self)
+    }
+
+    /// Length of the segments of a segmentation-offload packet, else 0.
+    #[inline(always)]
+    pub fn gso_size(&self) -> u32 {
+        R::gso_size(self)
+    }
+
+    /// Sees to it that the first `len` bytes, or all there are, can be read.
+    #[inline(always)]
+    pub fn pull(&self, len: u32) {
+        R::pull(self, len);
+    }
+
+    /// Applies the change `diff` to the transport checksum at `offset`, with the flags of
+    /// `bpf_l4_csum_replace`.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when that cannot be done.
+    #[inline(always)]
+    pub fn replace_l4_check(&self, offset: u32, diff: u32, flags: u64) -> Result<(), Reason> {
+        R::replace_l4_check(self, offset, diff, flags)
+    }
+
+    /// The longest packet, without link-layer header, that goes through the interface `ifindex`; 0 when it is gone.
+    #[inline(always)]
+    pub fn mtu(&self, ifindex: u32) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: plain helper call, which says the interface's limit whether this packet is in it or not.
+        unsafe { bpf_check_mtu(self.raw.cast(), ifindex, &raw mut mtu, 0, 0) };
+        mtu
     }
 
     /// A pointer to `T` at `offset` from the start of the frame, if all of it is in linear memory.
@@ -84,8 +128,8 @@ impl Ctx {
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
         const { assert!(align_of::<T>() == 1) };
-        let start = self.data() as usize;
-        let end = self.data_end() as usize;
+        let start = R::data(self) as usize;
+        let end = R::data_end(self) as usize;
         // No header starts further in than a whole chain of IPv6 extension headers; the mask tells the verifier.
         let offset = offset as usize & MAX_OFFSET;
         if start + offset + size_of::<T>() > end {
@@ -125,31 +169,110 @@ impl Ctx {
             None => Err(Reason::InvalidPacket),
         }
     }
+}
 
-    /// Sees to it that the first `len` bytes, or all there are, can be read.
-    #[inline(always)]
-    pub fn pull(&self, len: u32) {
-        let have = self.data_end().wrapping_sub(self.data());
-        if have < len && have < self.len() {
-            let len = if len < self.len() { len } else { self.len() };
-            // SAFETY: plain helper call; a failure shows when the bytes are read. No pointer into the packet is kept.
-            unsafe { bpf_skb_pull_data(self.skb, len) };
+/// Reads a field of the kernel's `__sk_buff`.
+macro_rules! field {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(&self) -> u32 {
+            // SAFETY: the kernel hands the program a valid context, whose fields the verifier knows.
+            unsafe { (*self.raw).$name }
         }
+    };
+}
+
+impl Ctx {
+    field!(/// The interface that the hook belongs to.
+        ifindex);
+    field!(/// The interface that the packet came in by; 0: the node itself sent it.
+        ingress_ifindex);
+    field!(/// Whether the kernel took a VLAN tag off the frame and keeps it beside it.
+        vlan_present);
+    field!(/// The packet's mark; cleared whenever a packet crosses from one network namespace to another.
+        mark);
+
+    /// Sets the mark.
+    #[inline(always)]
+    pub fn set_mark(&self, mark: u32) {
+        // SAFETY: as in `field!`; the verifier allows this field to be written.
+        unsafe { (*self.raw).mark = mark }
     }
 
-    /// Applies the change `diff` to the transport checksum at `offset`, with the flags of
-    /// `bpf_l4_csum_replace`. A program cannot see whether a local socket left the checksum to the
-    /// device; the helper can, hence no direct write here.
+    /// Makes room for a header of `len` bytes after the Ethernet header, of a tunnel that `flags` name. Segments of
+    /// a segmentation-offload packet keep their length.
     ///
     /// # Errors
     /// [`Reason::RewriteFailed`] when the kernel refuses.
     #[inline(always)]
-    pub fn replace_l4_check(&self, offset: u32, diff: u32, flags: u64) -> Result<(), Reason> {
+    pub fn adjust_room(&self, len: i32, flags: u32) -> Result<(), Reason> {
+        let flags = u64::from(flags | BPF_F_ADJ_ROOM_FIXED_GSO);
         // SAFETY: plain helper call. No pointer into the packet is kept.
-        match unsafe { bpf_l4_csum_replace(self.skb, offset, 0, u64::from(diff), flags) } {
+        match unsafe { bpf_skb_adjust_room(self.raw, len, BPF_ADJ_ROOM_MAC, flags) } {
             0 => Ok(()),
             _ => Err(Reason::RewriteFailed),
         }
+    }
+
+    /// The sum of the `len` bytes at `offset`, folded to 16 bits, for a checksum.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when there are none, or more than the buffer holds.
+    #[inline(always)]
+    pub fn sum(&self, buffer: &mut Buffer, offset: u32, len: u32) -> Result<u16, Reason> {
+        if len == 0 || len > size_of::<Buffer>() as u32 - 4 {
+            return Err(Reason::RewriteFailed);
+        }
+        // The helper wants whole words: the last one's other bytes are zero.
+        buffer[(len / 4) as usize] = 0;
+        // SAFETY: the helper writes `len` bytes of the buffer, which is longer.
+        if unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, buffer.as_mut_ptr().cast(), len) } != 0 {
+            return Err(Reason::RewriteFailed);
+        }
+        let whole = len.div_ceil(4) * 4;
+        let mut sum = 0;
+        let mut at = 0;
+        while at < size_of::<Buffer>() {
+            let rest = slow::hear(whole.saturating_sub(at as u32).min(MOST_SUMMED));
+            if rest > MOST_SUMMED {
+                break;
+            }
+            // SAFETY: the helper reads at most `MOST_SUMMED` bytes of the buffer from `at`.
+            sum = unsafe {
+                let from = buffer.as_mut_ptr().byte_add(at);
+                bpf_csum_diff(core::ptr::null_mut(), 0, from, rest, sum)
+            } as u32;
+            at += MOST_SUMMED as usize;
+        }
+        Ok(fold(sum.into()))
+    }
+
+    /// Whether a local socket, or the kernel that put segments together, leaves the checksum at `offset` to
+    /// the device: the helper does not touch it then. What stands there is spoilt.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn leaves_check(&self, offset: u32) -> Result<bool, Reason> {
+        let before = u16::from_ne_bytes(*self.header(offset)?);
+        self.replace_l4_check(offset, 1, 0)?;
+        Ok(u16::from_ne_bytes(*self.header(offset)?) == before)
+    }
+
+    /// Cuts the packet off after `len` bytes, and makes room for `head` more, or fewer, before its network header. A
+    /// packet that was to be segmented is an ordinary one after that.
+    ///
+    /// # Errors
+    /// [`Reason::RewriteFailed`] when the kernel refuses.
+    #[inline(always)]
+    pub fn resize(&self, len: u32, head: i32) -> Result<(), Reason> {
+        // SAFETY: plain helper calls. No pointer into the packet is kept.
+        let failed = unsafe {
+            bpf_skb_change_tail(self.raw, len, 0) != 0
+                || bpf_skb_adjust_room(self.raw, head, BPF_ADJ_ROOM_MAC, 0) != 0
+        };
+        if failed { Err(Reason::RewriteFailed) } else { Ok(()) }
     }
 
     /// Hands the packet to the pod behind the host-side interface `ifindex`, past its queue.
@@ -178,5 +301,72 @@ impl Ctx {
     pub fn redirect_neigh(&self, ifindex: u32) -> i32 {
         // SAFETY: as in `redirect_peer`; without parameters the helper takes the route of the packet's destination.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+}
+
+impl Raw for __sk_buff {
+    #[inline(always)]
+    fn data(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: the kernel hands the program a valid context, whose fields the verifier knows.
+        unsafe { (*ctx.raw).data }
+    }
+
+    #[inline(always)]
+    fn data_end(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.raw).data_end }
+    }
+
+    #[inline(always)]
+    fn len(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.raw).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn pull(ctx: &Ctx<Self>, len: u32) {
+        let have = Self::data_end(ctx).wrapping_sub(Self::data(ctx));
+        if have < len && have < ctx.len() {
+            let len = if len < ctx.len() { len } else { ctx.len() };
+            // SAFETY: plain helper call; a failure shows when the bytes are read. No pointer into the packet is kept.
+            unsafe { bpf_skb_pull_data(ctx.raw, len) };
+        }
+    }
+
+    /// A program cannot see whether a local socket left the checksum to the device; the helper can, hence no
+    /// direct write here.
+    #[inline(always)]
+    fn replace_l4_check(ctx: &Ctx<Self>, offset: u32, diff: u32, flags: u64) -> Result<(), Reason> {
+        // SAFETY: plain helper call. No pointer into the packet is kept.
+        match unsafe { bpf_l4_csum_replace(ctx.raw, offset, 0, u64::from(diff), flags) } {
+            0 => Ok(()),
+            _ => Err(Reason::RewriteFailed),
+        }
+    }
+
+    #[inline(always)]
+    fn mend_sctp<A: Addr>(ctx: &Ctx<Self>, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+        rewrite::mend_sctp(ctx, packet, to)
+    }
+
+    #[inline(always)]
+    fn check_options(ctx: &Ctx<Self>, header_len: u32) -> u32 {
+        slow::options_v4(ctx.raw, header_len)
+    }
+
+    #[inline(always)]
+    fn walk_extensions(ctx: &Ctx<Self>, end: u32) -> u32 {
+        slow::extensions_v6(ctx.raw, end)
+    }
+
+    #[inline(always)]
+    fn parse_icmp<F: Family>(ctx: &Ctx<Self>) -> u32 {
+        F::parse_icmp(ctx)
     }
 }

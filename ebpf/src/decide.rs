@@ -5,10 +5,10 @@
 use weir_common::{
     addr::Addr,
     flow::{Tuple, flags, state},
-    header::protocol,
+    header::{protocol, tcp_flags},
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
-    state::{State, inside},
+    state::{State, flags::RESET_GONE, inside},
 };
 
 use crate::{
@@ -20,30 +20,37 @@ use crate::{
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
-    words,
+    tunnel, words,
     work::{End, Work},
 };
 
-/// First step: where the packet goes. For a flow whose entry is of an older revision (`is_known`, its way
-/// in `work`) that stays as it is where that is still right; else the flow is opened anew. Answers
-/// [`GO_ON`], [`NOT_OURS`], or the number of the reason to refuse it.
+/// First step for a flow whose entry is of an older revision, its way in `work`: it stays as it is where that
+/// is still right. Answers as [`choose`], or [`NOT_OURS`] when the flow is to be opened anew.
 #[inline(always)]
-pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_known: bool) -> u32 {
+pub fn revisit<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
     work.is_new = 0;
-    if is_known {
-        let key = &work.packet.key;
-        if key.scope != 0 && !is_behind::<F>(&key.src, key.scope) {
-            return Reason::InvalidSource as u32;
-        }
-        name_ends(work);
-        if still_served::<F>(work) {
-            return GO_ON;
-        }
-        if work.path.flags & flags::REPLY != 0 {
-            return Reason::ServiceNoBackend as u32;
-        }
+    let key = &work.packet.key;
+    if key.scope != 0 && !is_behind::<F>(&key.src, key.scope) {
+        return Reason::InvalidSource as u32;
     }
+    name_ends(work);
+    if still_served::<F>(state, work) {
+        return GO_ON;
+    }
+    let is_connection = work.packet.kind == Kind::Tcp
+        && work.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
+    if is_connection || work.path.flags & flags::REPLY != 0 {
+        return Reason::ServiceBackendGone as u32;
+    }
+    NOT_OURS
+}
+
+/// First step for a new flow: where the packet goes. Answers [`GO_ON`], [`NOT_OURS`], or the number of the
+/// reason to refuse it.
+#[inline(always)]
+pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
+    let Some(state) = maps::state() else { return Reason::NotReady as u32 };
     work.is_new = 1;
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut work.path.to, work.packet.key.tuple()) };
@@ -51,7 +58,7 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>, is_know
     let answer = open::<F>(ctx, hook, state, work);
     let Work { packet, path, .. } = work;
     // SAFETY: as before.
-    if !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
+    if path.flags & flags::TUNNEL == 0 && !unsafe { words::same(&raw const path.to, packet.key.tuple()) } {
         path.flags |= flags::REWRITE;
     }
     answer
@@ -98,6 +105,10 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
 #[inline(always)]
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
+    if work.path.flags & flags::TUNNEL != 0 {
+        tunnel::record::<F>(work);
+        return GO_ON;
+    }
     if work.is_new != 0 {
         let answer = F::allot();
         if answer != GO_ON {
@@ -129,7 +140,13 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         }
         report::opened::<F>(ctx, hook, packet, &path.to, rules);
     }
-    lead(path, if path.flags & flags::REPLY != 0 { client } else { server }, state);
+    slow::settle();
+    if path.flags & flags::REPLY != 0 {
+        lead(path, client, state);
+    } else {
+        lead(path, server, state);
+    }
+    slow::settle();
     // SAFETY: places in the map.
     unsafe {
         words::copy(&raw mut entry.key, key);
@@ -194,6 +211,20 @@ fn open<F: Family>(ctx: &Ctx, hook: u32, state: &State, work: &mut Work<F::Addr>
     if is_uplink && served == NOT_OURS {
         return NOT_OURS;
     }
+    let answer = F::check_ends(ctx, hook);
+    if answer != GO_ON {
+        return answer;
+    }
+    if hook == Hook::FromPod as u32 && masquerade::concerns::<F>(state, &work.path) {
+        work.path.flags |= flags::MASQUERADED | flags::BY_UPLINK;
+    }
+    if served == NOT_OURS { GO_ON } else { served }
+}
+
+/// Whether the packet in `work` may open a flow, and between these ends. Answers [`GO_ON`], or the number of
+/// the reason to refuse it.
+#[inline(always)]
+pub fn check_ends<F: Family>(ctx: &Ctx, hook: u32, work: &Work<F::Addr>) -> u32 {
     let Work { packet, path, .. } = work;
     if packet.piece.is_later() {
         return Reason::FragmentNotFound as u32;
@@ -210,18 +241,15 @@ fn open<F: Family>(ctx: &Ctx, hook: u32, state: &State, work: &mut Work<F::Addr>
         if dst.is_martian() || unsafe { words::same(dst, src) } {
             return Reason::InvalidDestination as u32;
         }
-        if masquerade::concerns::<F>(state, path) {
-            path.flags |= flags::MASQUERADED | flags::BY_UPLINK;
-        }
-    } else {
-        if hook == Hook::ToPod as u32 && !is_behind::<F>(dst, ctx.ifindex()) {
-            return Reason::UnknownEndpoint as u32;
-        }
-        if !is_node && !is_outside::<F>(ctx, src) {
-            return Reason::InvalidSource as u32;
-        }
+        return GO_ON;
     }
-    if served == NOT_OURS { GO_ON } else { served }
+    if hook == Hook::ToPod as u32 && !is_behind::<F>(dst, ctx.ifindex()) {
+        return Reason::UnknownEndpoint as u32;
+    }
+    if path.flags & flags::FROM_NODE == 0 && !is_outside::<F>(ctx, src) {
+        return Reason::InvalidSource as u32;
+    }
+    GO_ON
 }
 
 /// A packet that comes from elsewhere has no address of this node, nor of a pod of it, nor of a service.
@@ -253,7 +281,7 @@ pub fn is_behind<F: Family>(addr: &F::Addr, ifindex: u32) -> bool {
 /// Makes a way end at `receiver`; when that is no local pod, at the uplink or in the node's stack.
 #[inline(always)]
 fn lead<A>(path: &mut Path<A>, receiver: &End<A>, state: &State) {
-    path.flags &= !flags::TO_PEER;
+    path.flags &= !(flags::TO_PEER | flags::EDGE);
     path.ifindex = receiver.ifindex;
     if path.flags & flags::BY_UPLINK != 0 && path.ifindex == 0 {
         path.ifindex = state.uplink;
@@ -265,17 +293,20 @@ fn lead<A>(path: &mut Path<A>, receiver: &End<A>, state: &State) {
     }
 }
 
-/// Whether the service that a flow was opened through still sends it to its backend. Connections stay
-/// with an endpoint that has left; UDP, which has none, ends at once, as with kube-proxy.
+/// Whether the service that a flow was opened through still sends it to its backend. UDP leaves a backend
+/// that serves no more, as with kube-proxy; TCP stays until it is gone, or for ever where the cluster wants
+/// kube-proxy's way; SCTP stays for ever.
 #[inline(always)]
-fn still_served<F: Family>(work: &Work<F::Addr>) -> bool {
+fn still_served<F: Family>(state: &State, work: &Work<F::Addr>) -> bool {
     let Work { packet, server, front, .. } = work;
-    if packet.key.protocol != u32::from(protocol::UDP) {
+    let is_tcp = packet.key.protocol == u32::from(protocol::TCP);
+    let is_udp = packet.key.protocol == u32::from(protocol::UDP);
+    if !is_udp && (!is_tcp || state.flags & RESET_GONE == 0) {
         return true;
     }
     // SAFETY: places in the map.
     if front.port == server.port && unsafe { words::same(&raw const front.addr, &raw const server.addr) } {
         return true;
     }
-    service::keeps::<F>(front, server, packet.key.protocol)
+    service::keeps::<F>(front, server, packet.key.protocol, is_tcp)
 }

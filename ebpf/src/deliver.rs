@@ -22,7 +22,7 @@ impl Outcome {
 /// tells its sender; but see [`expired`].
 #[inline(always)]
 pub fn expires<A>(packet: &Packet<A>, path: &Path<A>) -> bool {
-    packet.ttl <= 1 && path.flags & (flags::TO_PEER | flags::BY_UPLINK) != 0
+    packet.ttl <= 1 && path.flags & (flags::TO_PEER | flags::BY_UPLINK | flags::TUNNEL) != 0
 }
 
 /// What becomes of a packet whose hops run out: the stack would take one that is for the node's address for
@@ -45,7 +45,7 @@ pub fn expired<F: Family>(packet: &Packet<F::Addr>) -> Result<(), Reason> {
 #[inline(always)]
 pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> Result<(), Reason> {
     if path.flags & flags::REWRITE != 0 {
-        rewrite::translate::<F>(ctx, packet, &path.to)?;
+        rewrite::translate::<F, _>(ctx, packet, &path.to)?;
     }
     Ok(())
 }

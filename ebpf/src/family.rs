@@ -1,21 +1,30 @@
 //! The two address families behind one trait, so that every stage is written once.
 
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key};
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+    },
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+};
 use weir_common::{
     addr::{Addr, V4, V6},
+    answer::NewHeader,
     endpoint::Endpoint,
     flow::{FlowSet, Fragment, FragmentKey},
     header::{IpHeader, Ipv4, Ipv6, icmp, protocol},
     policy::Identity,
     reason::{Hook, Reason},
-    service::{Backend, FrontendKey, MemberKey, SOURCE_PREFIX, Service, SourceKey},
+    service::{
+        Affinity, AffinityKey, Backend, FrontendKey, MemberKey, Ring, SOURCE_PREFIX, Service, SourceKey,
+    },
     state::State,
 };
 
 use crate::{
-    ctx::{Aligned, AlignedAfterWord, Ctx},
+    ctx::{Aligned, AlignedAfterWord, Ctx, Raw},
     maps, parse, slow,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 /// An address family: its maps and what differs in its headers.
@@ -23,12 +32,20 @@ pub trait Family: Sized {
     /// Addresses.
     type Addr: Addr;
     /// Its IP header without options.
-    type Header: IpHeader<Self::Addr>;
+    type Header: IpHeader<Self::Addr> + NewHeader;
 
     /// 4 or 6.
     const VERSION: u8;
     /// IP protocol number of this family's ICMP.
     const ICMP: u8;
+    /// IP protocol number of a packet of this family inside another one.
+    const TUNNEL: u8;
+    /// How the kernel names the way into a tunnel of this family.
+    const ENCAP: u32;
+    /// The same for the way out.
+    const DECAP: u32;
+    /// The address family's number in the kernel.
+    const AF: u8;
     /// Type of an echo request.
     const ECHO_REQUEST: u8;
     /// Type of an echo reply.
@@ -37,15 +54,19 @@ pub trait Family: Sized {
     const BITS: u32;
 
     /// Parses the headers after Ethernet.
-    fn parse(ctx: &Ctx, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<Self::Addr>) -> Result<(), Refused>;
     /// Judges a neighbour discovery message from a pod.
     fn check_neighbour(ctx: &Ctx) -> Result<(), Refused>;
     /// Decides a packet's flow in the three steps of [`crate::decide`]; answers as [`crate::slow`] says.
     fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32;
+    /// [`crate::decide::check_ends`], see [`crate::slow`].
+    fn check_ends(ctx: &Ctx, hook: u32) -> u32;
     /// [`crate::flow::insert`], see [`crate::slow`].
     fn insert() -> bool;
     /// [`crate::service::serve`], see [`crate::slow`].
     fn serve(hook: u32) -> u32;
+    /// [`crate::affinity::choose`], see [`crate::slow`].
+    fn balance(service: &Service, ring: Ring, set: u32) -> bool;
     /// [`crate::masquerade::allot`], see [`crate::slow`].
     fn allot() -> u32;
     /// [`crate::masquerade::is_free`], see [`crate::slow`].
@@ -60,10 +81,16 @@ pub trait Family: Sized {
     fn resolve_fragment() -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
+    /// [`crate::tunnel::enter`], see [`crate::slow`].
+    fn enter_tunnel(ctx: &Ctx) -> u32;
+    /// [`crate::tunnel::leave`], see [`crate::slow`].
+    fn leave_tunnel(ctx: &Ctx) -> u32;
     /// [`crate::deliver::expired`], see [`crate::slow`].
     fn expired() -> u32;
-    /// [`crate::report::dropped`], see [`crate::slow`].
-    fn report_drop(ctx: &Ctx, hook: Hook, reason: u32);
+    /// Answers a packet that is refused, where that is due, see [`crate::slow`]. Gives what the program returns.
+    fn answer(ctx: &Ctx, hook: u32, reason: u32) -> i32;
+    /// [`crate::report::refuse`], see [`crate::slow`].
+    fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal;
     /// Whether this ICMP type reports an error about a packet that it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// This node's own address.
@@ -81,8 +108,10 @@ pub trait Family: Sized {
     fn frontends() -> &'static HashMap<FrontendKey<Self::Addr>, Service>;
     /// Rings of backends.
     fn rings() -> &'static Array<Backend<Self::Addr>>;
-    /// Map of endpoints that live flows may stay with.
+    /// Map of the endpoints of services.
     fn members() -> &'static HashMap<MemberKey<Self::Addr>, u32>;
+    /// Map of clients with session affinity.
+    fn affinity() -> &'static LruHashMap<AffinityKey<Self::Addr>, Affinity<Self::Addr>>;
     /// Map of the clients that may use services with source ranges.
     fn sources() -> &'static LpmTrie<SourceKey<Self::Addr>, u32>;
     /// Flow table.
@@ -133,14 +162,17 @@ pub trait Family: Sized {
         unsafe { Self::frontends().get(&key.0) }
     }
 
-    /// Whether live flows may stay with this endpoint of the service.
+    /// What an endpoint is to a service: bits of [`weir_common::service::member`], and [`NO_MEMBER`].
     #[inline(always)]
-    fn is_member(key: MemberKey<Self::Addr>) -> bool {
+    fn member(key: MemberKey<Self::Addr>) -> u32 {
         let key = AlignedAfterWord::new(key);
         // SAFETY: as in `endpoint`.
-        unsafe { Self::members().get(&key.1) }.is_some()
+        unsafe { Self::members().get(&key.1) }.map_or(NO_MEMBER, |bits| *bits)
     }
 }
+
+/// No endpoint of the service at all: a bit that no member has.
+pub const NO_MEMBER: u32 = 1 << 31;
 
 /// IPv4.
 pub struct Inet;
@@ -149,10 +181,13 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $answer:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
-            let answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32, u32::from(is_known)));
+            let mut answer = if is_known { slow::hear(slow::$revisit()) } else { slow::NOT_OURS };
+            if answer == slow::NOT_OURS {
+                answer = slow::hear(slow::$choose(ctx.as_ptr(), hook as u32));
+            }
             if answer != slow::GO_ON {
                 return answer;
             }
@@ -161,6 +196,10 @@ macro_rules! family_maps {
                 return answer;
             }
             slow::hear(slow::$record(ctx.as_ptr(), hook as u32))
+        }
+        #[inline(always)]
+        fn check_ends(ctx: &Ctx, hook: u32) -> u32 {
+            slow::hear(slow::$ends(ctx.as_ptr(), hook))
         }
         #[inline(always)]
         fn insert() -> bool {
@@ -199,12 +238,29 @@ macro_rules! family_maps {
             slow::$icmp_error(ctx.as_ptr(), hook as u32)
         }
         #[inline(always)]
+        fn enter_tunnel(ctx: &Ctx) -> u32 {
+            slow::$enter(ctx.as_ptr())
+        }
+        #[inline(always)]
+        fn leave_tunnel(ctx: &Ctx) -> u32 {
+            slow::$leave(ctx.as_ptr())
+        }
+        #[inline(always)]
         fn expired() -> u32 {
             slow::$expired()
         }
         #[inline(always)]
-        fn report_drop(ctx: &Ctx, hook: Hook, reason: u32) {
-            slow::$dropped(ctx.as_ptr(), hook as u32, reason);
+        fn balance(service: &Service, ring: Ring, set: u32) -> bool {
+            slow::hear(slow::$balance(service.id, service.affinity, ring.offset, ring.len, set))
+                == slow::GO_ON
+        }
+        #[inline(always)]
+        fn answer(ctx: &Ctx, hook: u32, reason: u32) -> i32 {
+            slow::hear(slow::$answer(ctx.as_ptr(), hook, reason)).cast_signed()
+        }
+        #[inline(always)]
+        fn refuse(ctx: &Ctx, hook: Hook, reason: u32) -> Refusal {
+            Refusal(slow::hear(slow::$refuse(ctx.as_ptr(), hook as u32, reason)).cast_signed())
         }
         #[inline(always)]
         fn work() -> &'static PerCpuArray<Work<Self::Addr>> {
@@ -235,6 +291,10 @@ macro_rules! family_maps {
             &maps::$members
         }
         #[inline(always)]
+        fn affinity() -> &'static LruHashMap<AffinityKey<Self::Addr>, Affinity<Self::Addr>> {
+            &maps::$affinity
+        }
+        #[inline(always)]
         fn sources() -> &'static LpmTrie<SourceKey<Self::Addr>, u32> {
             &maps::$sources
         }
@@ -259,12 +319,16 @@ impl Family for Inet {
 
     const VERSION: u8 = 4;
     const ICMP: u8 = protocol::ICMP;
+    const TUNNEL: u8 = protocol::IPV4;
+    const ENCAP: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
+    const DECAP: u32 = BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
+    const AF: u8 = 2;
     const ECHO_REQUEST: u8 = icmp::V4_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V4_ECHO_REPLY;
     const BITS: u32 = 32;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V4>) -> Result<(), Refused> {
         parse::ipv4::parse(ctx, work)
     }
 
@@ -284,7 +348,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 answer_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -293,12 +357,16 @@ impl Family for Inet6 {
 
     const VERSION: u8 = 6;
     const ICMP: u8 = protocol::ICMPV6;
+    const TUNNEL: u8 = protocol::IPV6;
+    const ENCAP: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+    const DECAP: u32 = BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    const AF: u8 = 10;
     const ECHO_REQUEST: u8 = icmp::V6_ECHO_REQUEST;
     const ECHO_REPLY: u8 = icmp::V6_ECHO_REPLY;
     const BITS: u32 = 128;
 
     #[inline(always)]
-    fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
+    fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V6>) -> Result<(), Refused> {
         parse::ipv6::parse(ctx, work)
     }
 
@@ -317,5 +385,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 answer_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

@@ -60,6 +60,8 @@ pub struct Path<A> {
     pub flags: u16,
     /// One of [`state`].
     pub state: u8,
+    /// Whether the other direction has just been kept alive: what else is looked after now and then is due.
+    pub is_due: bool,
 }
 
 /// The rules that decided a flow.
@@ -166,6 +168,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
             addr_of_mut!((*entry).seen).write_volatile(now);
         }
         let due = sync_due(times.synced, now);
+        path.is_due = due;
         if due {
             addr_of_mut!((*entry).synced).write_volatile(stamp(now));
         }
@@ -247,7 +250,11 @@ fn next_state<A>(entry: &Path<A>, tcp: u8) -> Next {
     if tcp & (tcp_flags::FIN | tcp_flags::RST) != 0 && entry.state != state::CLOSING {
         return Next::Changes(state::CLOSING);
     }
-    if entry.flags & flags::REPLY != 0 && entry.state == state::OPENING {
+    // Of a tunnelled flow no answers are seen: that the client goes on says that there are some.
+    // One number and no branch: the bit of a SYN, where the flag is, takes the flag out.
+    const { assert!((tcp_flags::SYN as u16) << 7 == flags::TUNNEL) };
+    let goes_on = flags::TUNNEL & !(u16::from(tcp) << 7);
+    if entry.flags & (flags::REPLY | goes_on) != 0 && entry.state == state::OPENING {
         return Next::Changes(state::ESTABLISHED);
     }
     Next::Same
@@ -272,9 +279,13 @@ pub fn peer_key<A: Addr>(path: &Path<A>, protocol: u32) -> FlowKey<A> {
     FlowKey::reply_to(&path.to, scope, protocol)
 }
 
-/// Marks the other direction's entry used and in the same state, if it is there; whether it is.
+/// Marks the other direction's entry used and in the same state, if it is there; whether it is. A tunnelled
+/// flow has none, and is whole without.
 #[inline(always)]
 pub fn keep_alive<F: Family>(packet: &Packet<F::Addr>, path: &Path<F::Addr>) -> bool {
+    if path.flags & flags::TUNNEL != 0 {
+        return true;
+    }
     let hash = peer_key(path, packet.key.protocol).hash();
     let Some(set) = set::<F>(hash) else { return false };
     let tag = tagged(set, hash);

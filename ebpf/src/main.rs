@@ -1,8 +1,9 @@
 //! weir's kernel programs.
 //!
-//! A packet's way: a program of [`hook`] → [`parse`] → [`flow`] (a hit decides everything) → on a miss
+//! A packet's way at TC: a program of [`hook`] → [`parse`] → [`flow`] (a hit decides everything) → on a miss
 //! [`decide`] ([`service`], [`policy`]) → [`rewrite`] and [`deliver`]. One file per stage; both address
-//! families run the same generic code, see [`family`].
+//! families run the same generic code, see [`family`]. Before it, at XDP, [`edge`] sends on what is for pods
+//! of other nodes.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -17,9 +18,11 @@
 )]
 #![expect(internal_features, reason = "compare-and-swap on map memory has no stable form for this target")]
 
+mod affinity;
 mod ctx;
 mod decide;
 mod deliver;
+mod edge;
 mod family;
 mod flow;
 mod fragment;
@@ -30,14 +33,20 @@ mod masquerade;
 mod neighbour;
 mod parse;
 mod policy;
+mod reject;
 mod report;
+mod reset;
 mod rewrite;
 mod service;
 mod slow;
+mod tunnel;
 mod words;
 mod work;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use weir_common::reason::Hook;
 
 use crate::ctx::Ctx;
@@ -72,6 +81,13 @@ pub fn from_uplink(tc: TcContext) -> i32 {
 pub fn to_uplink(tc: TcContext) -> i32 {
     let ctx = Ctx::new(tc.skb.skb);
     report::finish(&ctx, Hook::ToUplink, hook::to_uplink::run(&ctx))
+}
+
+/// What comes from other nodes and from outside, before the stack: XDP on the uplink.
+#[xdp]
+#[inline(always)]
+pub fn edge(xdp: XdpContext) -> u32 {
+    edge::run(&Ctx::new(xdp.ctx))
 }
 
 #[panic_handler]

@@ -16,7 +16,7 @@ use weir_common::{
     flow::{FlowSet, Fragment, FragmentKey},
     policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
     reason::{Counter, HOOKS, REASONS},
-    service::{Backend, FrontendKey, MemberKey, Service, SourceKey},
+    service::{Affinity, AffinityKey, Backend, FrontendKey, MemberKey, Service, SourceKey},
     state::State,
 };
 
@@ -36,6 +36,12 @@ pub static HZ: Global<u32> = Global::new(1000);
 pub static WORK_V4: PerCpuArray<Work<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static WORK_V6: PerCpuArray<Work<V6>> = PerCpuArray::with_max_entries(1, 0);
+
+/// A part of a packet that is longer than any header: what an ICMP error quotes.
+pub type Buffer = [u32; 384];
+
+#[map]
+pub static BUFFER: PerCpuArray<Buffer> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static STATE: Array<State> = Array::with_max_entries(1, 0);
@@ -87,6 +93,13 @@ pub static MEMBERS_V6: HashMap<MemberKey<V6>, u32> = HashMap::with_max_entries(6
 pub static SOURCE_RANGES_V4: LpmTrie<SourceKey<V4>, u32> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 pub static SOURCE_RANGES_V6: LpmTrie<SourceKey<V6>, u32> = LpmTrie::with_max_entries(65536, 0);
+
+/// Where clients' last connections went, for services that ask for affinity.
+#[map]
+pub static AFFINITY_V4: LruHashMap<AffinityKey<V4>, Affinity<V4>> = LruHashMap::with_max_entries(65536, 0);
+/// The same for IPv6.
+#[map]
+pub static AFFINITY_V6: LruHashMap<AffinityKey<V6>, Affinity<V6>> = LruHashMap::with_max_entries(65536, 0);
 
 // Mappable arrays start at a page, so that an IPv4 entry is one cache line.
 #[map]

@@ -14,10 +14,10 @@ use crate::{
     work::{Entry, Work},
 };
 
-/// The ports given out: above those that Linux hands to the node's own sockets
-/// (`net.ipv4.ip_local_port_range`, up to 60999 unless changed).
-const FIRST_PORT: u16 = 61000;
-const PORTS: u32 = 65536 - FIRST_PORT as u32;
+/// The ports given out: below node ports (30000 to 32767) and below those that Linux hands to the node's own
+/// sockets (`net.ipv4.ip_local_port_range`, from 32768 unless changed).
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u32 = 20_000;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
 /// After so many of them a port will do whose flow has ended. Such flows are kept for two minutes, and there are

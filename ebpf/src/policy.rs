@@ -61,40 +61,42 @@ pub fn judge<F: Family>(
     }
 }
 
-/// Results of [`evaluate`] that name no rule. With [`NO_RULE`], [`evaluate_link`] says in the high half with which
-/// rule of the next rule set the search goes on.
+/// Results of [`evaluate`] that name no rule.
 const INCOMPLETE: u64 = 0;
 const NO_RULE: u64 = 1;
 /// Set in the low half when a rule was found, beside its action; the rule's number is in the high half.
 const FOUND: u64 = 0x100;
 const ACTION_MASK: u32 = 0xff;
+/// Set in the low half of a link: a rule set, in the high half, and with which of its rules the search goes on.
+const LINK: u64 = 1 << 31;
 
 /// The rule that decides in a rule set and those that go on after it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
-    let (mut number, mut start) = (rule_set, 0);
+    let mut found = link(rule_set, 0);
     for _ in 0..MAX_LINKS {
-        let found = black_box(evaluate_link(number, identity, protocol, port, start));
-        if found as u32 != NO_RULE as u32 {
+        found = black_box(evaluate_link(found, identity, protocol, port));
+        if found & LINK == 0 {
             return found;
         }
-        let Some(set) = maps::RULE_SETS.get(number) else { return INCOMPLETE };
-        if set.next == NO_POLICY {
-            return NO_RULE;
-        }
-        (number, start) = (set.next, (found >> 32) as u32);
     }
     INCOMPLETE
 }
 
-/// The rule that decides in one rule set, from number `start` on.
+#[inline(always)]
+fn link(rule_set: u32, start: u32) -> u64 {
+    u64::from(rule_set) << 32 | LINK | u64::from(start)
+}
+
+/// The rule that decides in one rule set, or the link on which the search goes on.
 ///
 /// A function of its own with numbers for arguments, so that the verifier walks its loops once and not
 /// for every family, direction and program that asks.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn evaluate_link(rule_set: u32, identity: u32, protocol: u32, port: u32, start: u32) -> u64 {
+pub extern "C" fn evaluate_link(link: u64, identity: u32, protocol: u32, port: u32) -> u64 {
+    let (rule_set, start) = ((link >> 32) as u32, (link & !LINK) as u32);
     // As in `slow::hear`: the verifier does not know what the callers pass.
     let protocol = black_box(protocol);
     let Some(set) = maps::RULE_SETS.get(rule_set) else { return INCOMPLETE };
@@ -114,7 +116,8 @@ pub extern "C" fn evaluate_link(rule_set: u32, identity: u32, protocol: u32, por
     for _ in 0..MAX_WORDS / BLOCK + MAX_PASSES {
         let number = black_box(first_common(peers, ports, start, words));
         match number {
-            NO_BIT => return u64::from(start.saturating_sub(MAX_RULES)) << 32 | NO_RULE,
+            NO_BIT if set.next == NO_POLICY => return NO_RULE,
+            NO_BIT => return self::link(set.next, start.saturating_sub(MAX_RULES)),
             BROKEN => return INCOMPLETE,
             NOT_HERE => start = (start / 64 + BLOCK) * 64,
             _ => {

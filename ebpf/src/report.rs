@@ -21,29 +21,28 @@ use crate::{
     flow::Rules,
     maps,
     parse::Packet,
-    words,
-    work::{Refused, Work},
+    slow, words,
+    work::{Refusal, Work},
 };
 
-/// Turns a verdict into the return value of a classifier, and counts it.
+/// Turns a verdict into the return value of a classifier. Counts a packet that passes; one that is refused
+/// has been counted.
 #[inline(always)]
-pub fn finish(ctx: &Ctx, hook: Hook, verdict: Result<Outcome, Refused>) -> i32 {
+pub fn finish(ctx: &Ctx, hook: Hook, verdict: Result<Outcome, Refusal>) -> i32 {
     match verdict {
         Ok(Outcome(action)) => {
             maps::count(&maps::FORWARDED, hook as u32, ctx.len());
             action
         }
-        Err(Refused(reason)) => {
-            maps::count(&maps::DROPS, drop_counter(hook, reason), ctx.len());
-            TC_ACT_SHOT
-        }
+        Err(Refusal(action)) => action,
     }
 }
 
-/// Tells of a dropped packet that could not be parsed.
+/// Counts and tells of a dropped packet that could not be parsed.
 #[inline(always)]
 pub fn unparsed(ctx: &Ctx, hook: u32, reason: u32) {
     debug!(&Log(ctx), "hook {} drops an unparsed frame: reason {}", hook, reason);
+    maps::count(&maps::DROPS, drop_counter(hook, reason), ctx.len());
     emit(ctx, events::DROPS, |event| {
         event.kind = kind::DROP;
         event.reason = reason as u8;
@@ -51,21 +50,31 @@ pub fn unparsed(ctx: &Ctx, hook: u32, reason: u32) {
     });
 }
 
-/// Tells of a dropped packet.
+/// Refuses a packet: answers it where that is due, counts it and tells of it. Gives what the program returns.
 #[inline(always)]
-pub fn dropped<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &Work<F::Addr>) {
+pub fn refuse<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &mut Work<F::Addr>) -> i32 {
     debug!(
         &Log(ctx),
-        "hook {} drops a packet: reason {} rules {} {}", hook, reason, work.rules.egress, work.rules.ingress
+        "hook {} refuses a packet: reason {} rules {} {}",
+        hook,
+        reason,
+        work.rules.egress,
+        work.rules.ingress
     );
+    let len = ctx.len();
+    maps::count(&maps::DROPS, drop_counter(hook, reason), len);
+    let action = F::answer(ctx, hook, reason);
+    slow::settle();
     emit(ctx, events::DROPS, |event| {
         describe::<F>(event, &work.packet);
-        event.kind = kind::DROP;
+        event.kind = if action == TC_ACT_SHOT { kind::DROP } else { kind::REJECT };
         event.reason = reason as u8;
         event.hook = hook as u8;
+        event.len = len;
         event.egress_rule = work.rules.egress;
         event.ingress_rule = work.rules.ingress;
     });
+    action
 }
 
 /// Tells of a new flow.

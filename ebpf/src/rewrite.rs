@@ -4,22 +4,22 @@ use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weir_common::{
     addr::{Addr, Be16},
     checksum::Change,
+    crc32c,
     flow::Tuple,
     header::{Eth, Icmp, IpHeader, Sctp},
     reason::Reason,
 };
 
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Family,
     parse::{IP_OFFSET, Kind, Packet},
     slow, words,
 };
 
 /// Offsets of the checksum in the transport headers.
-const TCP_CHECK: u32 = 16;
-const UDP_CHECK: u32 = 6;
-const ICMP_CHECK: u32 = 2;
+const TCP_CHECK: u64 = 16;
+const UDP_CHECK: u64 = 6;
 
 /// A frame as far as a router changes it.
 #[repr(C)]
@@ -35,7 +35,7 @@ struct Frame<H: Copy> {
 /// # Errors
 /// [`Reason::InvalidPacket`] when its headers cannot be reached.
 #[inline(always)]
-pub fn route<F: Family>(ctx: &Ctx, mac: &[u8; 6]) -> Result<(), Reason> {
+pub fn route<F: Family>(ctx: &Ctx<impl Raw>, mac: &[u8; 6]) -> Result<(), Reason> {
     let frame = ctx.header_mut::<Frame<F::Header>>(0)?;
     address(&mut frame.eth, mac);
     frame.ip.take_hop();
@@ -66,7 +66,11 @@ fn address(eth: &mut Eth, mac: &[u8; 6]) {
 /// # Errors
 /// [`Reason::RewriteFailed`] when it cannot be done, or the kernel refuses.
 #[inline(always)]
-pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>) -> Result<(), Reason> {
+pub fn translate<F: Family, R: Raw>(
+    ctx: &Ctx<R>,
+    packet: &Packet<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Result<(), Reason> {
     let key = &packet.key;
     let moved = Change::new().addr(key.src, to.src).addr(key.dst, to.dst);
     let ip = ctx.header_mut::<F::Header>(IP_OFFSET)?;
@@ -78,13 +82,12 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
         return Ok(());
     }
     let ports_change = key.sport != to.sport || key.dport != to.dport;
-    let is_udp = packet.kind == Kind::Udp;
     if ports_change {
         match packet.kind {
             Kind::Tcp | Kind::Udp => {
                 *ctx.header_mut(packet.l4)? = Ports { sport: to.sport, dport: to.dport };
             }
-            Kind::Sctp => mend_sctp(ctx, packet, to)?,
+            Kind::Sctp => R::mend_sctp(ctx, packet, to)?,
             // The identifier: one port is it, the other is 0 before and after.
             _ => ctx.header_mut::<Icmp>(packet.l4)?.id = Be16(to.sport.0 | to.dport.0),
         }
@@ -92,9 +95,8 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
     if packet.kind == Kind::Sctp {
         return Ok(());
     }
-    let check = packet.l4 + check_offset(packet.kind);
-    // A UDP checksum of zero means none, and stays.
-    let flags = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    let check = packet.l4 + by_kind(CHECK_OFFSETS, packet.kind);
+    let flags = u64::from(by_kind(CHECK_FLAGS, packet.kind));
     if covers_addresses::<F>(packet.kind) {
         ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
     }
@@ -111,8 +113,8 @@ pub fn translate<F: Family>(ctx: &Ctx, packet: &Packet<F::Addr>, to: &Tuple<F::A
 /// # Errors
 /// [`Reason::RewriteFailed`] for a fragment: the CRC's change depends on the length of the datagram.
 #[inline(always)]
-fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
-    if packet.piece.is_fragment {
+pub fn mend_sctp<A: Addr>(ctx: &Ctx, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
+    if packet.piece.is_fragment || packet.piece.end >= crc32c::LIMIT {
         return Err(Reason::RewriteFailed);
     }
     let word = |sport: Be16, dport: Be16| u32::from(sport.0) | u32::from(dport.0) << 16;
@@ -148,11 +150,13 @@ fn covers_addresses<F: Family>(kind: Kind) -> bool {
     }
 }
 
+/// Where the checksum stands in the transport header, by [`Kind`]; ICMP's where nothing else is said.
+const CHECK_OFFSETS: u64 = 0x0002_0202_0200_0000 | TCP_CHECK | UDP_CHECK << (Kind::Udp as u32 * 8);
+/// Flags of the kernel's helper for it: a UDP checksum of zero means none, and stays.
+const CHECK_FLAGS: u64 = (BPF_F_MARK_MANGLED_0 as u64) << (Kind::Udp as u32 * 8);
+
+/// A byte of a table by kind: looked up without a branch, of which the verifier would walk every way.
 #[inline(always)]
-fn check_offset(kind: Kind) -> u32 {
-    match kind {
-        Kind::Tcp => TCP_CHECK,
-        Kind::Udp => UDP_CHECK,
-        _ => ICMP_CHECK,
-    }
+fn by_kind(table: u64, kind: Kind) -> u32 {
+    (table >> (kind as u32 * 8)) as u32 & 0xff
 }

@@ -5,53 +5,68 @@ use weir_common::{
     header::tcp_flags,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR},
     reason::{Hook, Reason},
-    service::{Backend, FrontendKey, MemberKey, Ring, Service, flags},
+    service::{Backend, FrontendKey, MemberKey, Ring, Service, flags, member},
     state::inside,
 };
 
 use crate::{
-    family::Family,
-    flow::Path,
+    family::{Family, NO_MEMBER},
     parse::{Kind, Packet},
-    slow::{GO_ON, NOT_OURS},
-    words,
-    work::{End, Front},
+    slow::{self, GO_ON, NOT_OURS},
+    tunnel, words,
+    work::{End, Front, Work},
 };
+
+/// The service that a packet of `key` is for.
+#[inline(always)]
+pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
+    F::frontend(FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 })
+}
 
 /// Sends a new flow to a backend of the service that it is for: fills in where its packets go, and whether
 /// they get the node's address. Answers [`GO_ON`], [`NOT_OURS`] when it is for none, or the number of the
 /// reason to refuse it.
 #[inline(always)]
-pub fn serve<F: Family>(hook: u32, packet: &Packet<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
-    let key = &packet.key;
-    let front = FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 };
-    match F::frontend(front) {
-        Some(service) => translate::<F>(*service, key, path),
-        None if hook == Hook::FromPod as u32 || opens(packet) => unserved::<F>(key),
+pub fn serve<F: Family>(hook: u32, work: &mut Work<F::Addr>) -> u32 {
+    if hook == Hook::FromUplink as u32 && work.is_tunnelled != 0 {
+        let Work { packet, path, tunnelled_to, .. } = work;
+        return tunnel::accept::<F>(packet, path, tunnelled_to);
+    }
+    let key = &work.packet.key;
+    match find::<F>(key) {
+        Some(service) => translate::<F>(*service, work),
+        None if hook == Hook::FromPod as u32 || opens(&work.packet) => unserved::<F>(key),
         None => NOT_OURS,
     }
 }
 
 /// Fills in to which backend a new flow to `service` goes. Answers as [`serve`].
 #[inline(always)]
-fn translate<F: Family>(service: Service, key: &FlowKey<F::Addr>, path: &mut Path<F::Addr>) -> u32 {
+fn translate<F: Family>(service: Service, work: &mut Work<F::Addr>) -> u32 {
+    let Work { packet, path, .. } = work;
+    let key = &packet.key;
     if service.flags & flags::SOURCE_RANGES != 0 && !F::is_source(service.id, &key.src) {
         return Reason::SourceRange as u32;
     }
-    let (ring, masquerade, drops) = if path.flags & way::FROM_NODE != 0 {
-        (service.internal, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS)
+    let (ring, local, masquerade, drops) = if path.flags & way::FROM_NODE != 0 {
+        (service.internal, flags::INTERNAL_LOCAL, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS)
     } else {
         let client = F::inside(&key.src);
         if client & inside::POD != 0 {
-            (service.internal, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS)
+            (service.internal, flags::INTERNAL_LOCAL, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS)
         } else {
-            (service.external, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
+            (service.external, flags::EXTERNAL_LOCAL, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS)
         }
     };
-    let Some(backend) = choose::<F>(ring, key) else {
+    let is_outside = masquerade == flags::MASQUERADE_EXTERNAL;
+    let set = if service.flags & local != 0 { member::LOCAL } else { member::CLUSTER };
+    if !F::balance(&service, ring, set) {
         let is_policy = service.flags & drops != 0;
         return if is_policy { Reason::ServiceNotLocal as u32 } else { Reason::ServiceNoBackend as u32 };
-    };
+    }
+    slow::settle();
+    let Work { packet, path, chosen, .. } = work;
+    let (key, backend) = (&packet.key, &chosen.backend);
     path.to.dport = backend.port;
     // SAFETY: places of one type each, all in maps.
     let is_itself = unsafe {
@@ -64,6 +79,8 @@ fn translate<F: Family>(service: Service, key: &FlowKey<F::Addr>, path: &mut Pat
     } else if service.flags & masquerade != 0 || is_itself {
         // Who is its own backend would drop a packet from its own address.
         path.flags |= way::MASQUERADED | way::BY_UPLINK;
+    } else if is_outside && service.flags & flags::DSR != 0 && F::endpoint(&path.to.dst).is_none() {
+        path.flags |= way::TUNNEL;
     } else if path.flags & way::FROM_NODE != 0 {
         // The route that the packet was to take was the service's: to the backend it needs another.
         path.flags |= way::BY_UPLINK;
@@ -98,7 +115,7 @@ fn opens<A>(packet: &Packet<A>) -> bool {
 /// Chooses a backend from `ring` for a new flow, by the hash of its addresses and ports: the same packet
 /// finds the same backend as long as the ring has it. `None` when the ring is empty.
 #[inline(always)]
-fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Backend<F::Addr>> {
+pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Backend<F::Addr>> {
     // The scope would make the choice depend on the hook.
     let hash = FlowKey { scope: 0, ..*key }.hash();
     if ring.len == 0 {
@@ -108,13 +125,14 @@ fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Back
     F::rings().get(ring.offset + slot)
 }
 
-/// Whether live flows from the frontend `front` may stay with the endpoint `back`.
+/// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it serves, or, for
+/// such as come to an end of their own (`has_end`), while it is there at all. Where the service itself is
+/// gone, these stay too: nothing says then what became of its backends.
 #[inline(always)]
-pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32) -> bool {
+pub fn keeps<F: Family>(front: &Front<F::Addr>, back: &End<F::Addr>, protocol: u32, has_end: bool) -> bool {
     let key = FrontendKey { addr: front.addr, port: front.port, protocol: protocol as u16 };
-    let Some(service) = F::frontend(key) else { return false };
-    F::is_member(MemberKey {
-        service: service.id,
-        backend: Backend { addr: back.addr, port: back.port, reserved: 0 },
-    })
+    let Some(service) = F::frontend(key) else { return has_end };
+    let backend = Backend { addr: back.addr, port: back.port, reserved: 0 };
+    let is = F::member(MemberKey { service: service.id, backend });
+    if has_end { is & NO_MEMBER == 0 } else { is & member::SERVES != 0 }
 }

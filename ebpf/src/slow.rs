@@ -6,14 +6,16 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::__sk_buff;
-use weir_common::{crc32c, reason::Reason};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
+use weir_common::{crc32c, reason::Reason, service::Ring};
 
 use crate::{
+    affinity,
     ctx::Ctx,
     decide, deliver,
     family::{Family, Inet, Inet6},
-    flow, fragment, icmp_error, masquerade, neighbour, parse, report, service, words,
+    flow, fragment, icmp_error, maps, masquerade, neighbour, parse, reject, report, reset, service, tunnel,
+    words,
     work::{Refused, Work},
 };
 
@@ -69,13 +71,28 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $choose:ident $judge:ident $serve:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $dropped:ident) => {
+    ($family:ty: $revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $answer:ident $refuse:ident) => {
+        /// [`decide::revisit`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $revisit() -> u32 {
+            run::<$family>(|work| decide::revisit::<$family>(work))
+        }
+
         /// [`decide::choose`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $choose(skb: *mut __sk_buff, hook: u32, is_known: u32) -> u32 {
-            let (hook, is_known) = (hear(hook), hear(is_known));
-            run::<$family>(|work| decide::choose::<$family>(&Ctx::new(skb), hook, work, is_known != 0))
+        pub extern "C" fn $choose(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| decide::choose::<$family>(&Ctx::new(skb), hook, work))
+        }
+
+        /// [`decide::check_ends`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $ends(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| decide::check_ends::<$family>(&Ctx::new(skb), hook, work))
         }
 
         /// [`decide::judge`].
@@ -90,7 +107,20 @@ macro_rules! stages {
         #[inline(never)]
         pub extern "C" fn $serve(hook: u32) -> u32 {
             let hook = hear(hook);
-            run::<$family>(|work| service::serve::<$family>(hook, &work.packet, &mut work.path))
+            run::<$family>(|work| service::serve::<$family>(hook, work))
+        }
+
+        /// [`affinity::choose`]. Answers [`GO_ON`], or [`NOT_OURS`] where there is no backend.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $balance(id: u32, timeout: u32, offset: u32, len: u32, set: u32) -> u32 {
+            let service = affinity::Asked { id: hear(id), timeout: hear(timeout) };
+            let (ring, set) = (Ring { offset: hear(offset), len: hear(len) }, hear(set));
+            run::<$family>(|work| {
+                let Work { packet, chosen, .. } = work;
+                let is_found = affinity::choose::<$family>(service, ring, set, &packet.key, chosen);
+                if is_found { GO_ON } else { NOT_OURS }
+            })
         }
 
         /// [`masquerade::allot`].
@@ -161,6 +191,20 @@ macro_rules! stages {
             run::<$family>(|work| answer(icmp_error::resolve::<$family>(&Ctx::new(skb), hook, work)))
         }
 
+        /// [`tunnel::enter`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $enter(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| answer(tunnel::enter::<$family>(&Ctx::new(skb), work)))
+        }
+
+        /// [`tunnel::leave`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $leave(skb: *mut __sk_buff) -> u32 {
+            run::<$family>(|work| tunnel::leave::<$family>(&Ctx::new(skb), work))
+        }
+
         /// [`deliver::expired`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -168,32 +212,56 @@ macro_rules! stages {
             run::<$family>(|work| answer(deliver::expired::<$family>(&work.packet)))
         }
 
-        /// [`report::dropped`].
+        /// [`reject::answer`] or [`reset::answer`], whichever is due. Answers what the program returns.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $dropped(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+        pub extern "C" fn $answer(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+            let (hook, reason, ctx) = (hear(hook), hear(reason), Ctx::new(skb));
             run::<$family>(|work| {
-                report::dropped::<$family>(&Ctx::new(skb), hook, reason, work);
-                GO_ON
+                let answer = if reject::is_due(reason) {
+                    reject::answer::<$family>(&ctx, hook, work)
+                } else if reason == Reason::ServiceBackendGone as u32 {
+                    reset::answer::<$family>(&ctx, hook, work)
+                } else {
+                    None
+                };
+                answer.unwrap_or(TC_ACT_SHOT).cast_unsigned()
+            })
+        }
+
+        /// [`report::refuse`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $refuse(skb: *mut __sk_buff, hook: u32, reason: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| {
+                report::refuse::<$family>(&Ctx::new(skb), hook, reason, work).cast_unsigned()
             })
         }
     };
 }
 
-stages!(Inet: choose_v4 judge_v4 serve_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 dropped_v4);
-stages!(Inet6: choose_v6 judge_v6 serve_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 dropped_v6);
+stages!(Inet: revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 answer_v4 refuse_v4);
+stages!(Inet6: revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 answer_v6 refuse_v6);
+
+/// [`Ctx::sum`]. Answers the sum, or [`NOT_OURS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum(skb: *mut __sk_buff, offset: u32, len: u32) -> u32 {
+    let len = hear(len);
+    // SAFETY: this CPU's own element, of integers only; see `Work`.
+    let Some(buffer) = maps::BUFFER.get_ptr_mut(0).map(|buffer| unsafe { &mut *buffer }) else {
+        return NOT_OURS;
+    };
+    Ctx::new(skb).sum(buffer, offset, len).map_or(NOT_OURS, u32::from)
+}
 
 /// [`crc32c::difference`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn crc_difference(change: u32, bytes: u32) -> u32 {
     let (change, bytes) = (hear(change), hear(bytes));
-    run::<Inet>(|work| {
-        crc32c::difference(change, bytes, |mask| {
-            work.cursor.set(mask);
-            work.cursor.get()
-        })
-    })
+    crc32c::difference(change, bytes, hear)
 }
 
 /// [`report::unparsed`].

@@ -2,9 +2,10 @@
 
 use core::marker::PhantomPinned;
 
-use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason};
+use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason, service::Affinity};
 
 use crate::{
+    edge::fib::Fib,
     flow::{Path, Rules},
     parse::Packet,
     words,
@@ -14,6 +15,10 @@ use crate::{
 /// can return; the rules that had their say are in [`Work::rules`].
 #[derive(Clone, Copy)]
 pub struct Refused(pub u32);
+
+/// What the program returns for a packet that is refused, counted and told of.
+#[derive(Clone, Copy)]
+pub struct Refusal(pub i32);
 
 impl From<Reason> for Refused {
     #[inline(always)]
@@ -34,6 +39,8 @@ pub struct Work<A> {
     pub client: End<A>,
     /// Whom it was opened to: the backend, where that is a service.
     pub server: End<A>,
+    /// The backend that was chosen for a new flow, as session affinity remembers it.
+    pub chosen: Affinity<A>,
     /// What the client calls it.
     pub front: Front<A>,
     /// The epoch at which the packet came: that of all that it is judged by, or of what stood there before.
@@ -46,10 +53,18 @@ pub struct Work<A> {
     pub quoted: FlowKey<A>,
     /// The rules that decided it.
     pub rules: Rules,
+    /// Where the packet came out of a tunnel: the backend that it was sent to.
+    pub tunnelled_to: A,
+    /// 1 when it did.
+    pub is_tunnelled: u32,
+    /// A question to the kernel's routing table.
+    pub fib: Fib,
     /// How far a loop has come.
     pub cursor: Cursor<u32>,
     /// What a search has found so far.
     pub best: Best,
+    /// Answers that went outside.
+    pub meter: Meter,
     /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
     /// its own out of the map. So only who was given all of it may call one.
     pub shared: PhantomPinned,
@@ -85,6 +100,15 @@ pub struct Best {
     pub worth: Cursor<u64>,
     /// The tag of its way.
     pub tag: Cursor<u64>,
+}
+
+/// What this CPU has sent in a second.
+#[repr(C)]
+pub struct Meter {
+    /// When the second began.
+    pub since: u32,
+    /// Packets since then.
+    pub count: u32,
 }
 
 /// One end of a flow.

@@ -5,7 +5,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{
     Error,
-    args::{self, AttachMode, LogFormat, LogLevel},
+    args::{self, AttachMode, LogFormat, LogLevel, XdpMode},
     client,
 };
 use crate::daemon::{self, Options, RunError};
@@ -23,6 +23,12 @@ pub(super) fn run(args: args::Agent) -> Result<u8, Error> {
             AttachMode::Auto => daemon::AttachMode::Auto,
             AttachMode::Tcx => daemon::AttachMode::Tcx,
             AttachMode::Clsact => daemon::AttachMode::Clsact,
+        },
+        xdp_mode: match args.xdp_mode {
+            XdpMode::Auto => daemon::XdpMode::Auto,
+            XdpMode::Native => daemon::XdpMode::Native,
+            XdpMode::Generic => daemon::XdpMode::Generic,
+            XdpMode::Off => daemon::XdpMode::Off,
         },
         program_log: args.log_level >= LogLevel::Debug,
     };

@@ -3,6 +3,5 @@
 mod build;
 mod model;
 mod objects;
-mod unenforced;
 
 pub use self::{build::Built, model::*, objects::Objects};

@@ -107,9 +107,16 @@ pub struct Compiler {
     /// The addresses of services that identities were given to.
     services_identified: SharedMap<IpNet, IdentityId>,
     last: Option<(Cluster, Datapath)>,
-    /// Pods by group, of these pods and namespaces.
-    pods: Option<(SharedMap<Name, Arc<Pod>>, SharedMap<String, Arc<Namespace>>, Arc<groups::Groups>)>,
+    pods: Option<KnownPods>,
     peers: Option<KnownPeers>,
+}
+
+/// Pods by group, and what they were found from.
+#[derive(Clone, Debug)]
+struct KnownPods {
+    pods: SharedMap<Name, Arc<Pod>>,
+    namespaces: SharedMap<String, Arc<Namespace>>,
+    groups: Arc<groups::Groups>,
 }
 
 /// Identities, and what they were found from besides pods.
@@ -180,6 +187,7 @@ impl Compiler {
             node: self.node.clone(),
             node_addresses: node.map(|node| node.addresses.clone()).unwrap_or_default(),
             masquerade: cluster.config.masquerade,
+            reset_gone: !cluster.config.keep_gone,
             inside: Arc::new(inside(cluster, &self.node, &pod_cidrs)),
             pod_cidrs: pod_cidrs.into(),
             ..Datapath::default()
@@ -189,15 +197,19 @@ impl Compiler {
     /// Policy: endpoints with their rule sets, and identities.
     fn judge(&mut self, cluster: &Cluster, datapath: &mut Datapath) -> Result<(), CompileError> {
         let node = self.node.as_str();
-        let same_pods = self.pods.as_ref().filter(|(pods, namespaces, _)| {
-            pods.is_same(&cluster.pods) && namespaces.is_same(&cluster.namespaces)
+        let same_pods = self.pods.as_ref().filter(|known| {
+            known.pods.is_same(&cluster.pods) && known.namespaces.is_same(&cluster.namespaces)
         });
         let groups = match same_pods {
-            Some((.., groups)) => Arc::clone(groups),
+            Some(known) => Arc::clone(&known.groups),
             None => Arc::new(groups::Groups::new(cluster)),
         };
         let is_known = same_pods.is_some();
-        self.pods = Some((cluster.pods.clone(), cluster.namespaces.clone(), Arc::clone(&groups)));
+        self.pods = Some(KnownPods {
+            pods: cluster.pods.clone(),
+            namespaces: cluster.namespaces.clone(),
+            groups: Arc::clone(&groups),
+        });
         let rules = rules::Rules::new(cluster, node, &groups, &mut self.numbers)?;
         let used = rules.atoms();
         let services = &self.services.services.identities;

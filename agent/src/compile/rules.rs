@@ -93,7 +93,7 @@ impl Rules {
                     policies: rules.policies_of(&lines),
                 });
             }
-            if let Some(first) = rules.chain(lines, group, numbers) {
+            if let Some(first) = rules.chain(&lines, group, numbers) {
                 rules.by_group.insert((group, direction), first);
             }
         }
@@ -101,7 +101,7 @@ impl Rules {
     }
 
     /// Puts lines into rule sets that go on one after the other; gives the first.
-    fn chain(&mut self, lines: Vec<Line>, group: usize, numbers: &mut Numbers) -> Option<RuleSetId> {
+    fn chain(&mut self, lines: &[Line], group: usize, numbers: &mut Numbers) -> Option<RuleSetId> {
         let mut next = None;
         for (base, link) in
             (0..).step_by(MAX_LINES).zip(lines.chunks(MAX_LINES)).collect::<Vec<_>>().into_iter().rev()

@@ -33,6 +33,8 @@ pub enum Cause {
     Policy(Direction, RuleId),
     /// Its service has no backend for it.
     NoBackend,
+    /// Its backend is no endpoint of the service any more.
+    BackendGone,
     /// The client is no pod of this node any more.
     NoClient,
     /// The server is no pod of this node any more.
@@ -48,6 +50,9 @@ impl Connection {
         };
         if self.origin == Origin::Pod && gone(self.client.ip()) {
             return Fate::Cut(Cause::NoClient);
+        }
+        if self.is_reset(after) {
+            return Fate::Cut(Cause::BackendGone);
         }
         let server = match self.keeps_server(after) {
             true => self.server,
@@ -79,12 +84,22 @@ impl Connection {
         Frontend { address: self.frontend.ip(), port: self.frontend.port(), protocol: self.protocol }
     }
 
-    /// A TCP connection stays with an endpoint that has left its service; others only with those that still serve.
+    /// UDP stays only with an endpoint that still serves. Connections stay with one that has left.
     fn keeps_server(&self, datapath: &Datapath) -> bool {
         let backend = Backend { address: self.server.ip(), port: self.server.port() };
-        self.protocol == protocol::TCP
+        self.protocol != protocol::UDP
             || !self.is_translated()
-            || datapath.frontends.get(&self.to()).is_some_and(|service| service.members.contains(&backend))
+            || datapath.frontends.get(&self.to()).is_some_and(|service| service.serves(backend))
+    }
+
+    /// Whether it is reset: its backend is no endpoint of the service any more.
+    fn is_reset(&self, datapath: &Datapath) -> bool {
+        let backend = Backend { address: self.server.ip(), port: self.server.port() };
+        let service = datapath.frontends.get(&self.to());
+        datapath.reset_gone
+            && self.protocol == protocol::TCP
+            && self.is_translated()
+            && service.is_some_and(|service| !service.members.contains_key(&backend))
     }
 
     /// Where it would be sent if it were opened anew.

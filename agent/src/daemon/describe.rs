@@ -77,7 +77,7 @@ fn is_port(active: &Active, port: &datapath::Service, service: &Service, seen: &
     let mut ips = service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == seen.backend.address.is_ipv6());
     // A node port and an external address have the number of the port, and rings of a family.
     ips.any(|ip| active.datapath.frontends.get(&at(*ip)).is_some_and(|own| own.id == port.id))
-        && port.members.iter().all(|member| member.address.is_ipv6() == seen.backend.address.is_ipv6())
+        && port.members.keys().all(|member| member.address.is_ipv6() == seen.backend.address.is_ipv6())
 }
 
 fn slots(ring: &Ring, backend: Backend) -> Slots {

@@ -228,13 +228,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Everything of a change that can be found out before the kernel is touched.
     pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
-        let nothing = Objects::default();
-        let (before, mut made) = match &self.active {
-            Some(active) => (&active.objects, active.made.clone()),
-            None => {
-                let compiler = Compiler::new(&self.settings.node);
-                (&nothing, Made { compiler, ..Made::default() })
-            }
+        let mut made = match &self.active {
+            Some(active) => active.made.clone(),
+            None => Made { compiler: Compiler::new(&self.settings.node), ..Made::default() },
         };
         let objects = match &self.active {
             Some(active) if accepted.files.is_same(&self.accepted.files) => {
@@ -245,10 +241,6 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         made.built = made.built.changed(&objects).map_err(|found| self.refusal(&found))?;
         let mut cluster = made.built.cluster.clone();
         cluster.skipped = accepted.skipped.clone();
-        let unenforced = objects.unenforced_since(before, &cluster);
-        if !unenforced.is_empty() {
-            return Err(self.refusal(&unenforced));
-        }
         let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
         let datapath = made
             .compiler

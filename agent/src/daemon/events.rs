@@ -49,11 +49,16 @@ impl Names {
     }
 
     fn describe_at(&self, time: String, event: &Event) -> Observation {
-        let reason = Reason::from_u8(event.reason).filter(|_| event.kind == kind::DROP);
+        let verdict = match event.kind {
+            kind::DROP => Verdict::Dropped,
+            kind::REJECT => Verdict::Rejected,
+            _ => Verdict::Allowed,
+        };
+        let reason = Reason::from_u8(event.reason).filter(|_| verdict != Verdict::Allowed);
         let party = |own, port| (event.family != 0).then(|| self.party(address(event.family, own), port));
         Observation {
             time,
-            verdict: if event.kind == kind::DROP { Verdict::Dropped } else { Verdict::Allowed },
+            verdict,
             reason: reason.map(|reason| reason.name().to_owned()),
             explanation: reason.map(|reason| reason.explanation().to_owned()),
             protocol: (event.family != 0).then(|| protocol(event.protocol)),

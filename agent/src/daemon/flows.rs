@@ -119,6 +119,7 @@ fn why(cause: Cause, datapath: &Datapath) -> String {
         },
         Cause::NoBackend => "its service has no backend for it".to_owned(),
         Cause::NoClient => "the client's pod is gone".to_owned(),
+        Cause::BackendGone => "the backend is no endpoint of the service any more: reset".to_owned(),
         Cause::NoServer => "the server's pod is gone".to_owned(),
     }
 }

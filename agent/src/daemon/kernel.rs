@@ -51,6 +51,7 @@ pub(super) fn open(options: &Options, sizes: Sizes) -> Result<Opened, EnforceErr
             AttachMode::Tcx => Some(kernel::AttachMode::Tcx),
             AttachMode::Clsact => Some(kernel::AttachMode::Clsact),
         },
+        xdp_mode: options.xdp_mode,
         events: events::DROPS | events::FLOWS,
     };
     let mut kernel = Kernel::open(OBJECT, &options_of_kernel)?;
@@ -199,7 +200,7 @@ impl Enforcer for KernelEnforcer {
         let program = |(ifindex, program): (u32, kernel::Program)| Program {
             program: program.name().to_owned(),
             interface: name(ifindex).unwrap_or_else(|| format!("#{ifindex} (gone)")),
-            mode: kernel.attach_mode().to_string(),
+            mode: kernel.attached_by(program),
         };
         kernel.attached().map(program).collect()
     }

@@ -32,6 +32,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::kernel::XdpMode;
+
 pub use self::{
     kernel::remove_pins,
     leftovers::{Leftovers, Places},

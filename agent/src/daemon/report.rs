@@ -78,6 +78,7 @@ fn name(hook: Hook) -> String {
         Hook::ToPod => "to_pod",
         Hook::FromUplink => "from_uplink",
         Hook::ToUplink => "to_uplink",
+        Hook::Edge => "edge",
     }
     .to_owned()
 }

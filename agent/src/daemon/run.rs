@@ -28,7 +28,7 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    kernel::pins::of_node,
+    kernel::{XdpMode, pins::of_node},
     plan::Sizes,
     protocol::{Detach, Failure, FailureKind, Request, Response},
 };
@@ -53,6 +53,8 @@ pub struct Options {
     pub uplink: Option<String>,
     /// How programs are attached.
     pub attach_mode: AttachMode,
+    /// How the edge is attached to the uplink.
+    pub xdp_mode: XdpMode,
     /// Whether the programs write log lines of their own.
     pub program_log: bool,
 }

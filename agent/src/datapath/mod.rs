@@ -23,6 +23,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use weir_common::service::member;
 
 pub use bits::Bits;
 pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
@@ -56,6 +57,8 @@ pub struct Datapath {
     pub pod_cidrs: Arc<[IpNet]>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
+    /// Reset TCP connections to services whose backend is gone.
+    pub reset_gone: bool,
     /// The cluster's own addresses, blocks of pods and nodes, and whose they are: bits of
     /// [`weir_common::state::inside`].
     pub inside: Arc<BTreeMap<IpNet, u32>>,
@@ -243,14 +246,23 @@ pub struct Service {
     pub internal: Arc<Ring>,
     /// Ring of backends for outside clients.
     pub external: Arc<Ring>,
-    /// Endpoints that live flows may stay with: the above, and others that still serve. A UDP flow to
-    /// any other endpoint is decided again at its next packet; TCP and SCTP flows stay.
-    pub members: Arc<BTreeSet<Backend>>,
+    /// The port of every backend of a service that is forwarded by DSR, whose packets do not name it.
+    pub target_port: u16,
+    /// Every endpoint of the service port, with bits of [`weir_common::service::member`]. A UDP flow to one
+    /// that does not serve is decided again at its next packet; TCP and SCTP flows stay.
+    pub members: Arc<BTreeMap<Backend, u32>>,
     /// Clients that may use this frontend, checked before anything else; empty: everyone.
     pub source_ranges: Vec<IpNet>,
     /// Seconds for which new connections of a client address go to the backend of its last one, at
     /// whichever frontend with this `id`.
     pub affinity: Option<u32>,
+}
+
+impl Service {
+    /// Whether live flows of every protocol may stay with an endpoint.
+    pub fn serves(&self, backend: Backend) -> bool {
+        self.members.get(&backend).is_some_and(|bits| bits & member::SERVES != 0)
+    }
 }
 
 /// A service that tells load balancers whether this node has endpoints for it.

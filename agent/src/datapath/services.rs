@@ -130,6 +130,8 @@ pub enum Outcome {
     Backend(Backend),
     /// Nowhere: rejected.
     Reject,
+    /// Nowhere: its connection is reset.
+    Reset,
     /// Nowhere: dropped.
     Drop,
     /// Its own way.
@@ -139,10 +141,13 @@ pub enum Outcome {
 impl Balancer {
     /// Handles a packet at the time `now` after any fixed instant; `hash` chooses the slot of a ring.
     pub fn handle(&mut self, datapath: &Datapath, packet: &Packet, hash: usize, now: Duration) -> Outcome {
-        if let Some(flow) = self.flows.get(packet)
-            && flow.stays(datapath, packet)
-        {
-            return Outcome::Backend(flow.backend);
+        if let Some(flow) = self.flows.get(packet) {
+            if flow.is_cut(datapath, packet) {
+                return Outcome::Reset;
+            }
+            if flow.stays(datapath, packet) {
+                return Outcome::Backend(flow.backend);
+            }
         }
         self.flows.remove(packet);
         let choice = match datapath.serve(packet) {
@@ -170,6 +175,16 @@ impl Balancer {
 }
 
 impl Flow {
+    /// Whether the flow's backend is gone for good: no endpoint of its service any more, in whatever state. A
+    /// service that is gone as well says nothing about its backends.
+    fn is_cut(&self, datapath: &Datapath, packet: &Packet) -> bool {
+        const TCP: u8 = 6;
+        let service = datapath.frontends.get(&packet.to).filter(|service| service.id == self.service);
+        datapath.reset_gone
+            && packet.to.protocol == TCP
+            && service.is_some_and(|service| !service.members.contains_key(&self.backend))
+    }
+
     /// Whether the flow stays where it goes. UDP has no end that a client would notice: it stays only with an
     /// endpoint that still serves.
     fn stays(&self, datapath: &Datapath, packet: &Packet) -> bool {
@@ -178,6 +193,6 @@ impl Flow {
             || datapath
                 .frontends
                 .get(&packet.to)
-                .is_some_and(|service| service.id == self.service && service.members.contains(&self.backend))
+                .is_some_and(|service| service.id == self.service && service.serves(self.backend))
     }
 }

@@ -19,10 +19,11 @@ use aya::{
 
 use super::{
     KernelError,
-    load::{classifier, program_info},
+    load::{self, classifier, program_info},
     netlink::{Link, Netlink},
     pins::{self, Pins},
     sys::{self, LinkInfo},
+    xdp::{self, Edge, XdpMode},
 };
 
 /// A program of the object.
@@ -36,11 +37,15 @@ pub enum Program {
     FromUplink,
     /// At its egress hook.
     ToUplink,
+    /// Before the stack, at XDP on the uplink.
+    Edge,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink];
+    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink, Self::Edge];
+    /// Those at TC.
+    pub(super) const CLASSIFIERS: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromUplink, Self::ToUplink];
 
     /// The name in the object and in pins.
     pub const fn name(self) -> &'static str {
@@ -49,12 +54,14 @@ impl Program {
             Self::ToPod => "to_pod",
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
+            Self::Edge => "edge",
         }
     }
 
+    /// Where it is attached at TC; XDP has no egress.
     const fn hook(self) -> TcAttachType {
         match self {
-            Self::FromPod | Self::FromUplink => TcAttachType::Ingress,
+            Self::FromPod | Self::FromUplink | Self::Edge => TcAttachType::Ingress,
             Self::ToPod | Self::ToUplink => TcAttachType::Egress,
         }
     }
@@ -89,11 +96,12 @@ pub(super) struct Attachments {
     pub(super) mode: AttachMode,
     /// By interface and program: the TCX link, held open so that it outlives its pin; filters have none.
     pub(super) attached: BTreeMap<(u32, Program), Option<OwnedFd>>,
+    pub(super) edge: Edge,
 }
 
 impl Attachments {
-    pub(super) const fn new(mode: AttachMode) -> Self {
-        Self { mode, attached: BTreeMap::new() }
+    pub(super) const fn new(mode: AttachMode, edge: XdpMode) -> Self {
+        Self { mode, attached: BTreeMap::new(), edge: Edge::new(edge) }
     }
 
     /// Attaches a program, or replaces in one step the version of it that is attached.
@@ -105,6 +113,13 @@ impl Attachments {
         link: &Link,
         program: Program,
     ) -> Result<(), KernelError> {
+        if program == Program::Edge {
+            self.edge.attach(load::xdp(ebpf)?, pins, link)?;
+            if self.edge.pin(pins, link.index).is_some() {
+                self.attached.insert((link.index, program), None);
+            }
+            return Ok(());
+        }
         let classifier = classifier(ebpf, program)?;
         let key = (link.index, program);
         // What a predecessor attached in the other way goes only after this way is in place.
@@ -132,11 +147,15 @@ impl Attachments {
         ifindex: u32,
         program: Program,
     ) -> Result<bool, KernelError> {
-        if self.mode == AttachMode::Clsact {
+        if self.mode == AttachMode::Clsact && program != Program::Edge {
             return has_filter(netlink, ifindex, program);
         }
         let loaded = program_info(ebpf, program).map(|info| info.id());
-        let link = pinned_link(&pins.link(ifindex, program.name())).as_ref().and_then(link_info);
+        let link = match program {
+            Program::Edge => self.edge.pin(pins, ifindex),
+            _ => Some(pins.link(ifindex, program.name())),
+        };
+        let link = link.and_then(|path| pinned_link(&path)).as_ref().and_then(link_info);
         Ok(matches!((loaded, link), (Some(id), Some(link)) if link.ifindex == ifindex && link.program == id))
     }
 }
@@ -144,7 +163,8 @@ impl Attachments {
 /// Removes what is attached to an interface, and the qdisc when it was weir's. Goes on after errors.
 pub(super) fn detach(pins: &Pins, netlink: &Netlink, link: &Link) -> Vec<KernelError> {
     let mut errors = Vec::new();
-    for program in Program::ALL {
+    errors.extend(xdp::detach(pins, link.index).err());
+    for program in Program::CLASSIFIERS {
         // The link lives as long as its pin, and the descriptor that an agent holds.
         errors.extend(pins::remove(&pins.link(link.index, program.name())).err());
         errors.extend(detach_clsact(pins, netlink, link, program).err());
@@ -266,12 +286,12 @@ fn has_filter(netlink: &Netlink, ifindex: u32, program: Program) -> Result<bool,
     Ok(netlink.filters(ifindex)?.iter().any(|filter| (filter.egress, filter.priority, filter.handle) == ours))
 }
 
-fn pinned_link(path: &Path) -> Option<OwnedFd> {
+pub(super) fn pinned_link(path: &Path) -> Option<OwnedFd> {
     sys::object_get(path).ok()
 }
 
 /// Whether a link holds its program at this interface.
-fn is_at(link: &OwnedFd, ifindex: u32) -> bool {
+pub(super) fn is_at(link: &OwnedFd, ifindex: u32) -> bool {
     link_info(link).is_some_and(|info| info.ifindex == ifindex)
 }
 
@@ -279,7 +299,11 @@ fn link_info(link: &OwnedFd) -> Option<LinkInfo> {
     sys::object_info(link.as_fd()).ok()
 }
 
-fn attach_error(action: &'static str, link: &Link, error: &(dyn std::error::Error + 'static)) -> KernelError {
+pub(super) fn attach_error(
+    action: &'static str,
+    link: &Link,
+    error: &(dyn std::error::Error + 'static),
+) -> KernelError {
     let error = super::io_error(error);
     KernelError::Attach { action, interface: link.name.clone(), error }
 }

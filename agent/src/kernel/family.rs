@@ -121,7 +121,7 @@ where
             }
         }
         let all = self.members.entries().map_err(failed(members))?;
-        image.members.extend(all.into_iter().map(|(key, _)| ((key.service, backend(&key.backend)), ())));
+        image.members.extend(all.into_iter().map(|(key, bits)| ((key.service, backend(&key.backend)), bits)));
         let all = self.sources.entries().map_err(failed(sources))?;
         image.sources.extend(all.into_iter().filter_map(|(prefix, _)| Some((source(&prefix)?, ()))));
         Ok(())
@@ -133,7 +133,7 @@ where
             Write::Endpoints(change) => apply(&self.endpoints, change, A::of, |endpoint| *endpoint),
             Write::Identities(change) => apply(&self.identities, change, prefix_of, |identity| *identity),
             Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
-            Write::Members(change) => apply(&self.members, change, member_of, |()| 1),
+            Write::Members(change) => apply(&self.members, change, member_of, |bits| *bits),
             Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
             Write::Rings(family, rings) if *family == A::FAMILY => {
                 // A few at a time: all of them are much memory.

@@ -8,9 +8,10 @@ use std::{
 use weir_common::state::LOOPBACK;
 
 use super::{
-    AttachMode, Kernel, KernelError, Program, attach,
+    Kernel, KernelError, Program, attach,
     netlink::Netlink,
     pins::{self, Pins},
+    xdp::{self, XdpMode},
 };
 
 impl Kernel {
@@ -31,6 +32,7 @@ impl Kernel {
     pub fn attach_uplink(&mut self, interface: &str) -> Result<u32, KernelError> {
         self.uplink = self.attach(interface, &[Program::FromUplink, Program::ToUplink])?;
         self.attach("lo", &[Program::ToUplink])?;
+        self.follow_edge();
         Ok(self.uplink)
     }
 
@@ -110,9 +112,39 @@ impl Kernel {
         has(Program::FromPod) && has(Program::ToPod) || has(Program::FromUplink) && has(Program::ToUplink)
     }
 
-    /// How programs are attached.
-    pub const fn attach_mode(&self) -> AttachMode {
-        self.attachments.mode
+    /// How a program is attached, for people.
+    pub fn attached_by(&self, program: Program) -> String {
+        match program {
+            Program::Edge => self.attachments.edge.to_string(),
+            _ => self.attachments.mode.to_string(),
+        }
+    }
+
+    /// Why the edge is not attached though a service asks for it; its services are served at TC meanwhile.
+    pub fn edge_refused(&self) -> Option<&str> {
+        self.attachments.edge.refused()
+    }
+
+    /// Attaches the edge to the uplink, or takes it off, as the services in force want it.
+    pub(super) fn follow_edge(&mut self) {
+        let is_at = |ifindex| self.attachments.attached.contains_key(&(ifindex, Program::Edge));
+        let wanted = self.attachments.edge.is_wanted() && self.uplink != 0;
+        match (wanted, is_at(self.uplink)) {
+            (true, false) => {
+                let links = self.netlink.links().unwrap_or_default();
+                if let Some(link) = links.iter().find(|link| link.index == self.uplink) {
+                    let (ebpf, pins) = (&mut self.ebpf, &self.pins);
+                    // The edge keeps the reason. It only makes faster what TC does all the same.
+                    let _ = self.attachments.attach(ebpf, pins, &self.netlink, link, Program::Edge);
+                }
+            }
+            (false, true) => {
+                let uplink = self.uplink;
+                self.attachments.edge.forget();
+                let _ = self.forget(uplink, Program::Edge);
+            }
+            _ => {}
+        }
     }
 
     fn attach(&mut self, interface: &str, programs: &[Program]) -> Result<u32, KernelError> {
@@ -135,7 +167,7 @@ impl Kernel {
     pub(super) fn adopt(&mut self) -> Result<(), KernelError> {
         let links = self.netlink.links()?;
         for (ifindex, name) in self.pins.attached() {
-            let Some(program) = Program::ALL.into_iter().find(|program| program.name() == name) else {
+            let Some(program) = Program::ALL.into_iter().find(|program| has_pin(*program, &name)) else {
                 continue;
             };
             let Some(link) = links.iter().find(|link| link.index == ifindex) else {
@@ -143,7 +175,11 @@ impl Kernel {
                 continue;
             };
             let (ebpf, pins) = (&mut self.ebpf, &self.pins);
-            self.attachments.attach(ebpf, pins, &self.netlink, link, program)?;
+            let attached = self.attachments.attach(ebpf, pins, &self.netlink, link, program);
+            if program != Program::Edge {
+                // Without the edge nothing is lost but speed, and it says itself why it is not there.
+                attached?;
+            }
             if program == Program::FromUplink {
                 self.uplink = ifindex;
             }
@@ -154,10 +190,19 @@ impl Kernel {
     /// Removes what is left of an attachment to an interface that is gone.
     fn forget(&mut self, ifindex: u32, program: Program) -> Result<(), KernelError> {
         self.attachments.attached.remove(&(ifindex, program));
+        if program == Program::Edge {
+            return xdp::detach(&self.pins, ifindex);
+        }
         pins::remove(&self.pins.link(ifindex, program.name()))?;
         pins::remove(&self.pins.filter(ifindex, program.name()))?;
         pins::remove(&self.pins.clsact(ifindex))
     }
+}
+
+/// Whether a link of the program may be pinned under this name.
+fn has_pin(program: Program, name: &str) -> bool {
+    program.name() == name
+        || program == Program::Edge && XdpMode::ATTACHED.iter().any(|mode| mode.pin() == name)
 }
 
 /// Removes everything that agents with these pins left: links, filters, the qdiscs they added, maps,

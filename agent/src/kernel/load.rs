@@ -4,7 +4,7 @@ use std::{borrow::Cow, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, ProgramInfo, SchedClassifier},
+    programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp},
 };
 
 use weir_common::{
@@ -70,13 +70,17 @@ pub(super) fn load(
     let mut ebpf = loader.load(object).map_err(|error| load_error(&error))?;
     number_ways::<V4>(pins, "FLOWS_V4")?;
     number_ways::<V6>(pins, "FLOWS_V6")?;
-    for program in Program::ALL {
+    for program in Program::CLASSIFIERS {
         let loaded = classifier(&mut ebpf, program)?;
         loaded.load().map_err(|error| verifier_error(program, error))?;
     }
-    for program in Program::ALL {
-        pin(classifier(&mut ebpf, program)?, &pins.program(program.name()))?;
+    xdp(&mut ebpf)?.load().map_err(|error| verifier_error(Program::Edge, error))?;
+    for program in Program::CLASSIFIERS {
+        let loaded = classifier(&mut ebpf, program)?;
+        pin(&pins.program(program.name()), |path| loaded.pin(path))?;
     }
+    let loaded = xdp(&mut ebpf)?;
+    pin(&pins.program(Program::Edge.name()), |path| loaded.pin(path))?;
     Ok((ebpf, sizes))
 }
 
@@ -102,19 +106,25 @@ where
     Ok(())
 }
 
-/// A program of the object.
+/// A program of the object that belongs at TC.
 pub(super) fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier, KernelError> {
-    let missing = || KernelError::Load {
-        error: format!("it has no program {} of the type classifier", program.name()),
-        hint: "",
-    };
-    ebpf.program_mut(program.name()).and_then(|found| found.try_into().ok()).ok_or_else(missing)
+    let found = ebpf.program_mut(program.name()).and_then(|found| found.try_into().ok());
+    found.ok_or_else(|| missing(program, "classifier"))
+}
+
+/// The program of the object that belongs at XDP.
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let found = ebpf.program_mut(Program::Edge.name()).and_then(|found| found.try_into().ok());
+    found.ok_or_else(|| missing(Program::Edge, "XDP"))
+}
+
+fn missing(program: Program, kind: &str) -> KernelError {
+    KernelError::Load { error: format!("it has no program {} of the type {kind}", program.name()), hint: "" }
 }
 
 /// What the kernel says of a loaded program.
 pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Option<ProgramInfo> {
-    let loaded: &SchedClassifier = ebpf.program(program.name())?.try_into().ok()?;
-    loaded.info().ok()
+    ebpf.program(program.name())?.info().ok()
 }
 
 /// Opens a pinned map.
@@ -178,11 +188,14 @@ pub(super) fn jiffies_per_second() -> Result<u32, KernelError> {
 }
 
 /// Pins a program at a path, in the place of what is pinned there.
-fn pin(program: &mut SchedClassifier, path: &Path) -> Result<(), KernelError> {
+fn pin<E: std::error::Error + Send + Sync + 'static>(
+    path: &Path,
+    pin: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), KernelError> {
     let new = path.with_file_name(format!("{}-new", program_name(path)));
     pins::remove(&new)?;
     let failed = |error| KernelError::Pin { action: "pin a program at", path: path.to_owned(), error };
-    program.pin(&new).map_err(|error| failed(io::Error::other(error)))?;
+    pin(&new).map_err(|error| failed(io::Error::other(error)))?;
     std::fs::rename(&new, path).map_err(failed)
 }
 

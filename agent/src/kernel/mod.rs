@@ -19,6 +19,7 @@ pub mod sys;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod xdp;
 
 use std::{
     borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf, sync::Arc,
@@ -38,6 +39,7 @@ pub use self::{
     load::LogLevel,
     observe::{Events, HOOK_LIST, ProgramLog},
     usage::MapUsage,
+    xdp::XdpMode,
 };
 use crate::{
     datapath::{Datapath, RuleId, RuleOrigin},
@@ -56,6 +58,8 @@ pub struct Options {
     pub log_level: LogLevel,
     /// How programs are attached; `None`: by TCX where the kernel has it.
     pub attach_mode: Option<AttachMode>,
+    /// How the edge is attached to the uplink.
+    pub xdp_mode: XdpMode,
     /// Which events are wanted: bits of [`weir_common::state::events`].
     pub events: u32,
 }
@@ -111,7 +115,7 @@ impl Kernel {
         let mut kernel = Self {
             maps: Maps::open(&pins)?,
             counters: Counters::open(&pins)?,
-            attachments: Attachments::new(mode),
+            attachments: Attachments::new(mode, options.xdp_mode),
             layout: None,
             uplink: 0,
             events: options.events,
@@ -177,6 +181,8 @@ impl Kernel {
         match &mut result {
             Ok(report) => {
                 self.rules.clone_from(&datapath.rules);
+                self.attachments.edge.wanted = has_edge(datapath);
+                self.follow_edge();
                 self.layout = Some(layout);
                 report.left_over = left_over;
                 self.cleanup = (!plan.is_empty() || !is_inside_known).then_some(plan.cleanup);
@@ -310,6 +316,11 @@ impl Kernel {
             None => Ok(Cow::Owned(Layout::found(self.maps.read()?))),
         }
     }
+}
+
+/// Whether a service of the datapath gains by being served before the stack.
+fn has_edge(datapath: &Datapath) -> bool {
+    datapath.frontends.values().any(|service| service.flags & weir_common::service::flags::EDGE != 0)
 }
 
 /// An error with its causes, which aya keeps apart.

@@ -32,7 +32,8 @@ use crate::{
 };
 
 /// The hooks in the order of their numbers.
-pub const HOOK_LIST: [Hook; HOOKS] = [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink];
+pub const HOOK_LIST: [Hook; HOOKS] =
+    [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink, Hook::Edge];
 
 /// The counters.
 #[derive(Debug)]
@@ -58,7 +59,11 @@ impl Counters {
         let pairs =
             HOOK_LIST.into_iter().flat_map(|hook| Reason::ALL.iter().map(move |reason| (hook, *reason)));
         let counter = |(hook, reason): (Hook, Reason)| {
-            Ok((hook, reason, sum(&self.drops, drop_counter(hook, reason as u32)).map_err(failed("DROPS"))?))
+            Ok((
+                hook,
+                reason,
+                sum(&self.drops, drop_counter(hook as u32, reason as u32)).map_err(failed("DROPS"))?,
+            ))
         };
         pairs.map(counter).collect()
     }

@@ -42,7 +42,7 @@ pub struct Image {
     /// `RINGS_*`: what was written where, as far as a frontend may name it.
     pub rings: PerFamily<BTreeMap<u32, Arc<Ring>>>,
     /// `MEMBERS_*`.
-    pub members: BTreeMap<Member, ()>,
+    pub members: BTreeMap<Member, u32>,
     /// `SOURCE_RANGES_*`.
     pub sources: BTreeMap<SourceRange, ()>,
 }

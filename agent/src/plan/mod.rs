@@ -291,8 +291,13 @@ fn state(image: &Image, desired: &Desired<'_>) -> State {
         node_v4: v4.unwrap_or_default(),
         node_v6: v6.unwrap_or_default(),
         uplink: desired.uplink,
-        flags: if desired.datapath.masquerade { flags::MASQUERADE } else { 0 },
+        flags: flag(desired.datapath.masquerade, flags::MASQUERADE)
+            | flag(desired.datapath.reset_gone, flags::RESET_GONE),
     }
+}
+
+const fn flag(is_set: bool, bit: u32) -> u32 {
+    if is_set { bit } else { 0 }
 }
 
 /// The epoch after this one. 0 is left out: it means that nothing has been committed.

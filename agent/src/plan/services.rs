@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use weir_common::service::{self, Service};
+use weir_common::{
+    addr::Be16,
+    service::{self, Service},
+};
 
 use super::{
     Change, Family, Image, Member, PerFamily, Sizes, SourceRange, TooLarge, Write,
@@ -35,14 +38,14 @@ pub(super) struct Known {
     counts: PerFamily<usize>,
     rings: PerFamily<Rings>,
     /// The members that frontends list.
-    members: PerFamily<Listed<Member>>,
+    members: PerFamily<Listed<Member, u32>>,
     /// The source ranges that frontends list.
-    sources: PerFamily<Listed<SourceRange>>,
+    sources: PerFamily<Listed<SourceRange, ()>>,
 }
 
-/// How many frontends list something.
+/// What frontends list, and how many of them do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Listed<K: Ord>(SharedMap<K, u32>);
+struct Listed<K: Ord, V>(SharedMap<K, (V, u32)>);
 
 /// The rings of one family that frontends name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,9 @@ pub(super) fn place(
             flags: service.flags,
             internal: rings.take(&service.internal, new),
             external: rings.take(&service.external, new),
+            target_port: Be16::new(service.target_port),
+            reserved: 0,
+            affinity: service.affinity.unwrap_or(0),
         });
         match value {
             Some(value) if before != Some(&value) => change.put.push((*frontend, value)),
@@ -84,10 +90,10 @@ pub(super) fn place(
         }
         *known.counts.get_mut(family) += usize::from(before.is_none() && after.is_some());
         if let Some(service) = after {
-            known.list(service, &mut change, true);
+            known.list(service, &mut change);
         }
         if let Some(service) = known.frontends.get(frontend).cloned() {
-            known.list(&service, &mut change, false);
+            known.unlist(&service, &mut change);
         }
     }
     if !is_known {
@@ -118,7 +124,7 @@ struct Changes {
     put: Vec<(Frontend, Service)>,
     gone: Vec<Frontend>,
     rings: PerFamily<Vec<(u32, Arc<Ring>)>>,
-    /// Members that may be new, or listed no more.
+    /// Members that may be new, other than they were, or listed no more.
     members: BTreeSet<Member>,
     /// Source ranges that may be new, or listed no more.
     sources: BTreeSet<SourceRange>,
@@ -146,18 +152,23 @@ impl Changes {
     }
 
     fn writes(self, image: &Image, known: &mut Known) -> (Vec<Write>, Vec<Write>) {
-        let (mut new, mut old) = (Vec::new(), Vec::new());
+        let (mut union, mut rest, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for member in self.members {
-            let is_listed = known.members.get_mut(Family::of(member.1.address)).settle(&member);
-            match (is_listed, image.members.contains_key(&member)) {
-                (true, false) => new.push((member, ())),
-                (false, true) => old.push(member),
-                _ => {}
+            let before = image.members.get(&member).copied();
+            match known.members.get_mut(Family::of(member.1.address)).settle(&member) {
+                Some(bits) => {
+                    // While some frontends have their old rings and some their new ones, a member is what it
+                    // was and will be.
+                    let both = bits | before.unwrap_or(0);
+                    union.extend((before != Some(both)).then_some((member, both)));
+                    rest.extend((bits != both).then_some((member, bits)));
+                }
+                None => old.extend(before.map(|_| member)),
             }
         }
         let (mut new_sources, mut old_sources) = (Vec::new(), Vec::new());
         for source in self.sources {
-            let is_listed = known.sources.get_mut(Family::of(source.1.addr())).settle(&source);
+            let is_listed = known.sources.get_mut(Family::of(source.1.addr())).settle(&source).is_some();
             match (is_listed, image.sources.contains_key(&source)) {
                 (true, false) => new_sources.push((source, ())),
                 (false, true) => old_sources.push(source),
@@ -167,12 +178,13 @@ impl Changes {
         let make = vec![
             Write::Rings(Family::V4, self.rings.v4),
             Write::Rings(Family::V6, self.rings.v6),
-            Write::Members(Change::Put(new)),
+            Write::Members(Change::Put(union)),
             Write::Sources(Change::Put(new_sources)),
         ];
         let switch = vec![
             Write::Frontends(Change::Put(self.put)),
             Write::Frontends(Change::Delete(self.gone)),
+            Write::Members(Change::Put(rest)),
             Write::Members(Change::Delete(old)),
             Write::Sources(Change::Delete(old_sources)),
         ];
@@ -196,23 +208,43 @@ impl Known {
         }
     }
 
-    /// Notes that a frontend lists what `service` says, or does not any more.
-    fn list(&mut self, service: &datapath::Service, change: &mut Changes, lists: bool) {
-        for member in service.members.iter().map(|backend| (service.id, *backend)) {
-            self.members.get_mut(Family::of(member.1.address)).count(member, lists);
+    /// Notes that a frontend lists what `service` says.
+    fn list(&mut self, service: &datapath::Service, change: &mut Changes) {
+        for (backend, bits) in &*service.members {
+            let member = (service.id, *backend);
+            self.members.get_mut(Family::of(backend.address)).add(member, *bits);
+            change.members.insert(member);
+        }
+        for range in &service.source_ranges {
+            let source = (service.id, *range);
+            self.sources.get_mut(Family::of(range.addr())).add(source, ());
+            change.sources.insert(source);
+        }
+    }
+
+    /// Notes that a frontend does not list any more what `service` says.
+    fn unlist(&mut self, service: &datapath::Service, change: &mut Changes) {
+        for member in service.members.keys().map(|backend| (service.id, *backend)) {
+            self.members.get_mut(Family::of(member.1.address)).take_back(&member);
             change.members.insert(member);
         }
         for source in service.source_ranges.iter().map(|range| (service.id, *range)) {
-            self.sources.get_mut(Family::of(source.1.addr())).count(source, lists);
+            self.sources.get_mut(Family::of(source.1.addr())).take_back(&source);
             change.sources.insert(source);
         }
     }
 }
 
-impl<K: Ord + Clone> Listed<K> {
-    fn count(&mut self, key: K, lists: bool) {
-        let count = self.0.get(&key).copied().unwrap_or(0);
-        self.0.insert(key, if lists { count + 1 } else { count.saturating_sub(1) });
+impl<K: Ord + Clone, V: Copy> Listed<K, V> {
+    fn add(&mut self, key: K, value: V) {
+        let count = self.0.get(&key).map_or(0, |(_, count)| *count);
+        self.0.insert(key, (value, count + 1));
+    }
+
+    fn take_back(&mut self, key: &K) {
+        if let Some((_, count)) = self.0.value_mut(key) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// How many there are together with those of `touched` that are known elsewhere.
@@ -223,17 +255,17 @@ impl<K: Ord + Clone> Listed<K> {
         self.0.len() + touched.filter(|key| is_there(key) && !self.0.contains_key(*key)).count()
     }
 
-    /// Forgets what is not listed any more; says whether it is.
-    fn settle(&mut self, key: &K) -> bool {
-        let is_listed = self.0.get(key).is_some_and(|count| *count > 0);
-        if !is_listed {
+    /// What is listed under a key. What is not listed any more is forgotten.
+    fn settle(&mut self, key: &K) -> Option<V> {
+        let listed = self.0.get(key).filter(|(_, count)| *count > 0).map(|(value, _)| *value);
+        if listed.is_none() {
             self.0.remove(key);
         }
-        is_listed
+        listed
     }
 }
 
-impl<K: Ord> Default for Listed<K> {
+impl<K: Ord, V> Default for Listed<K, V> {
     fn default() -> Self {
         Self(SharedMap::default())
     }

@@ -32,6 +32,8 @@ pub struct Sizes {
     pub rings: PerFamily<u32>,
     /// Pairs of a service port and an endpoint.
     pub members: PerFamily<u32>,
+    /// Clients that are remembered for session affinity.
+    pub affinity: PerFamily<u32>,
     /// Pairs of a service port and a source range. These maps grow on demand too.
     pub sources: PerFamily<u32>,
     /// Sets of the flow table, a power of two; each holds [`WAYS`] flows.
@@ -54,8 +56,9 @@ impl Default for Sizes {
             rules: 1 << 17,
             rule_hits: 1 << 16,
             frontends: PerFamily { v4: 1 << 14, v6: 1 << 13 },
-            rings: PerFamily { v4: 1 << 18, v6: 1 << 17 },
+            rings: PerFamily { v4: 1 << 20, v6: 1 << 18 },
             members: PerFamily { v4: 1 << 16, v6: 1 << 15 },
+            affinity: PerFamily { v4: 1 << 16, v6: 1 << 15 },
             sources: PerFamily { v4: 1 << 16, v6: 1 << 16 },
             flows: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             fragments: PerFamily { v4: 4096, v6: 4096 },
@@ -80,8 +83,8 @@ impl Sizes {
     ///
     /// A commit holds the old and the new at the same time. Maps that allocate elements as they come have a
     /// bound of four times the need. An array takes its memory at once: policy's, which are small, get twice
-    /// the need, and those of rings an eighth more. So what replaces more than that of all rings in one change
-    /// is refused.
+    /// the need, and those of rings an eighth more, but two of the longest at least. So what replaces more than
+    /// that of all rings in one change is refused.
     #[must_use]
     pub fn with_room_for(mut self, datapath: &Datapath) -> Self {
         let at_least = |size: &mut u32, room: usize| {
@@ -98,8 +101,10 @@ impl Sizes {
             grow(self.frontends.get_mut(family), frontends().count());
             let rings = frontends().flat_map(|(_, service)| [&service.internal, &service.external]);
             // Most are shared.
-            let slots: usize = rings.collect::<BTreeSet<_>>().into_iter().map(|ring| ring.len()).sum();
-            at_least(self.rings.get_mut(family), slots.saturating_add(slots / 8));
+            let rings = rings.collect::<BTreeSet<_>>();
+            let slots: usize = rings.iter().map(|ring| ring.len()).sum();
+            let longest = rings.iter().map(|ring| ring.len()).max().unwrap_or(0);
+            at_least(self.rings.get_mut(family), slots.saturating_add((slots / 8).max(2 * longest)));
             grow(self.members.get_mut(family), frontends().map(|(_, service)| service.members.len()).sum());
             let sources = frontends().map(|(_, service)| service.source_ranges.len());
             grow(self.sources.get_mut(family), sources.sum());
@@ -138,7 +143,7 @@ impl Sizes {
         PerFamily { v4: flows(self.flows.v4), v6: flows(self.flows.v6) }
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 23] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 25] {
         [
             ("ENDPOINTS_V4", &mut self.endpoints.v4),
             ("ENDPOINTS_V6", &mut self.endpoints.v6),
@@ -156,6 +161,8 @@ impl Sizes {
             ("RINGS_V6", &mut self.rings.v6),
             ("MEMBERS_V4", &mut self.members.v4),
             ("MEMBERS_V6", &mut self.members.v6),
+            ("AFFINITY_V4", &mut self.affinity.v4),
+            ("AFFINITY_V6", &mut self.affinity.v6),
             ("SOURCE_RANGES_V4", &mut self.sources.v4),
             ("SOURCE_RANGES_V6", &mut self.sources.v6),
             ("FLOWS_V4", &mut self.flows.v4),

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn runs_that_come_back_join_their_neighbours() {
-        let mut space = Space::new(100, [0..90]);
+        let mut space = Space::new(100, [0..50, 50..90]);
         for run in [10..20, 30..40, 20..30, 80..90] {
             space.give_back(run);
         }

@@ -37,7 +37,7 @@ impl<K, V> Change<K, V> {
     }
 }
 
-/// A backend that live flows of a service port may stay with: what the `MEMBERS_*` maps list.
+/// An endpoint of a service port: what the `MEMBERS_*` maps list.
 pub type Member = (ServiceId, Backend);
 
 /// Clients that may use the frontends of a service port with source ranges: what the `SOURCE_RANGES_*` maps list.
@@ -66,7 +66,7 @@ pub enum Write {
     /// `FRONTENDS_*`.
     Frontends(Change<Frontend, Service>),
     /// `MEMBERS_*`.
-    Members(Change<Member, ()>),
+    Members(Change<Member, u32>),
     /// `SOURCE_RANGES_*`.
     Sources(Change<SourceRange, ()>),
     /// The element of `STATE`.

@@ -1,4 +1,4 @@
-//! What `weir observe` shows: packets that were dropped, and flows that were decided.
+//! What `weir observe` shows: packets that were dropped or rejected, and flows that were decided.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::source::Source;
 
-/// A packet that was dropped, or the first one of a flow. As JSON it is what `weir observe -o json` prints.
+/// A packet that was dropped or rejected, or the first one of a flow. As JSON it is what `weir observe -o json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
@@ -17,7 +17,7 @@ pub struct Observation {
     pub time: String,
     /// What became of it.
     pub verdict: Verdict,
-    /// Why it was dropped: one of the names of [`weir_common::reason::Reason`].
+    /// Why it was dropped or rejected: one of the names of [`weir_common::reason::Reason`].
     pub reason: Option<String>,
     /// What the reason means.
     pub explanation: Option<String>,
@@ -43,6 +43,8 @@ pub enum Verdict {
     Allowed,
     /// The packet was dropped.
     Dropped,
+    /// The packet was dropped, and its sender told so.
+    Rejected,
 }
 
 /// An end of a connection.
@@ -111,6 +113,7 @@ impl fmt::Display for Observation {
         match self.verdict {
             Verdict::Allowed => write!(f, " ALLOWED")?,
             Verdict::Dropped => write!(f, " DROPPED")?,
+            Verdict::Rejected => write!(f, " REJECTED")?,
         }
         if let Some(reason) = &self.reason {
             write!(f, " {reason}")?;

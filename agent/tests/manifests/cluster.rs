@@ -106,6 +106,24 @@ fn external_addresses_stay_in_their_ranges() {
 }
 
 #[test]
+fn nobody_takes_the_address_of_another_for_an_external_one() {
+    let others = config("{externalRanges: [203.0.113.0/24]}")
+        + &node("n", "192.0.2.11")
+        + &pod("victim", "{}", "{podIP: 10.64.1.10}")
+        + &service("dns", "{clusterIP: 10.96.0.10, ports: [{port: 53, protocol: UDP}]}");
+    let thief = |address: &str| {
+        let spec = format!("{{clusterIP: 10.96.0.1, ports: [{{port: 9153}}], externalIPs: [{address}]}}");
+        others.clone() + &service("thief", &spec)
+    };
+    for address in ["8.8.8.8", "192.0.2.11", "10.64.1.10", "10.96.0.10"] {
+        let said = errors(&thief(address));
+        let expected = format!("Service default/thief: address {address} is not of the externalRanges");
+        assert!(said.len() == 1 && said[0].contains(&expected), "{said:?}");
+    }
+    cluster(&thief("203.0.113.7"));
+}
+
+#[test]
 fn there_is_one_configuration() {
     let other = object("weir.dev/v1alpha1", "WeirConfiguration", "x", "");
     let said = errors(&(config("{masquerade: true}") + &other));

@@ -4,13 +4,19 @@
 use weir_common::reason::Hook;
 
 use super::Stage;
-use crate::{ctx::Ctx, deliver::Outcome, family::Family, slow, work::Refused};
+use crate::{
+    ctx::Ctx,
+    deliver::Outcome,
+    family::Family,
+    slow,
+    work::{Refusal, Refused},
+};
 
 struct FromPod;
 
 /// Runs the program.
 #[inline(always)]
-pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refusal> {
     super::run::<FromPod>(ctx)
 }
 

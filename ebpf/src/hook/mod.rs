@@ -5,6 +5,7 @@ pub mod from_uplink;
 pub mod to_pod;
 pub mod to_uplink;
 
+use aya_ebpf::bindings::TC_ACT_SHOT;
 use weir_common::{
     header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     policy::RULE_NONE,
@@ -19,7 +20,7 @@ use crate::{
     maps, parse,
     parse::Kind,
     slow,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 /// What sets one program apart from another.
@@ -42,6 +43,18 @@ pub trait Stage {
         Ok(Outcome::PASS)
     }
 
+    /// Takes a packet out of the tunnel that ends here, if one does.
+    #[inline(always)]
+    fn unwrap<F: Family>(_: &Ctx, _: &mut Work<F::Addr>) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    /// Whether the way that was found leads back into a tunnel that the packet came out of.
+    #[inline(always)]
+    fn goes_round<A>(_: &Work<A>) -> bool {
+        false
+    }
+
     /// Sends a packet on its way, which is in `work`.
     #[inline(always)]
     fn hand_over<F: Family>(ctx: &Ctx, work: &Work<F::Addr>) -> Result<Outcome, Refused> {
@@ -56,7 +69,7 @@ pub trait Stage {
 
 /// Runs a stage on a frame.
 #[inline(always)]
-fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
+fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refusal> {
     let verdict = match parse::ethertype(ctx) {
         Ok(ETHERTYPE_IPV4) => return packet::<S, Inet>(ctx),
         Ok(ETHERTYPE_IPV6) => return packet::<S, Inet6>(ctx),
@@ -66,32 +79,40 @@ fn run<S: Stage>(ctx: &Ctx) -> Result<Outcome, Refused> {
     };
     match verdict {
         Err(_) if !S::STRICT => Ok(Outcome::PASS),
-        Err(drop) => {
-            slow::unparsed(ctx.as_ptr(), S::HOOK as u32, drop.0);
-            Err(drop)
+        Err(Refused(reason)) => {
+            slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
+            Err(Refusal(TC_ACT_SHOT))
         }
         Ok(outcome) => Ok(outcome),
     }
 }
 
 #[inline(always)]
-fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refused> {
+fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refusal> {
     // The one element is always there.
     let Some(work) = F::work().get_ptr_mut(0) else { return Ok(Outcome::PASS) };
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
+    if let Err(Refused(reason)) = S::unwrap::<F>(ctx, work) {
+        slow::unparsed(ctx.as_ptr(), S::HOOK as u32, reason);
+        return Err(Refusal(TC_ACT_SHOT));
+    }
     let verdict = match prepare::<S, F>(ctx, work) {
         Ok(()) => {
             slow::settle();
             judge::<S, F>(ctx, work)
         }
-        Err(_) if !S::STRICT => return Ok(Outcome::PASS),
+        Err(_) if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
         Err(drop) => Err(drop),
     };
-    if let Err(Refused(reason)) = verdict {
-        F::report_drop(ctx, S::HOOK, reason);
-    }
-    verdict
+    verdict.map_err(|Refused(reason)| F::refuse(ctx, S::HOOK, reason))
+}
+
+/// Whether what is not understood or not known is dropped. What came out of a tunnel is for a backend of this
+/// node, and has no other way to go.
+#[inline(always)]
+fn is_strict<S: Stage, A>(work: &Work<A>) -> bool {
+    S::STRICT || matches!(S::HOOK, Hook::FromUplink) && work.is_tunnelled != 0
 }
 
 /// Parses a packet as far as its flow's key.
@@ -115,7 +136,7 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
         Kind::Neighbour => return S::neighbour::<F>(ctx),
         Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
             slow::GO_ON => {}
-            _ if !S::STRICT => return Ok(Outcome::PASS),
+            _ if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
             reason => return Err(Refused(reason)),
         },
         Kind::Tcp | Kind::Udp | Kind::Sctp | Kind::EchoRequest | Kind::EchoReply => {
@@ -134,12 +155,13 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
 fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<bool, Refused> {
     let epoch = match maps::state() {
         Some(state) if state.epoch != 0 => state.epoch,
-        _ if S::STRICT => return Err(Reason::NotReady.into()),
+        _ if is_strict::<S, _>(work) => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
     // Before anything is looked up that a commit may change.
     work.epoch = epoch;
-    let is_known = flow::lookup::<F>(work, maps::now());
+    let is_found = flow::lookup::<F>(work, maps::now());
+    let is_known = is_found && !S::goes_round(work);
     if !is_known || work.path.epoch != epoch {
         match F::decide(ctx, S::HOOK, is_known) {
             slow::GO_ON => {}

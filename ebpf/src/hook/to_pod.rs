@@ -7,14 +7,14 @@ use crate::{
     ctx::Ctx,
     deliver::{self, Outcome},
     family::Family,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 struct ToPod;
 
 /// Runs the program.
 #[inline(always)]
-pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refusal> {
     if ctx.mark() == MARK_JUDGED {
         ctx.set_mark(0);
         return Ok(Outcome::PASS);

@@ -12,14 +12,14 @@ use crate::{
     deliver::{self, Outcome},
     family::Family,
     rewrite,
-    work::{Refused, Work},
+    work::{Refusal, Refused, Work},
 };
 
 struct ToUplink;
 
 /// Runs the program.
 #[inline(always)]
-pub fn run(ctx: &Ctx) -> Result<Outcome, Refused> {
+pub fn run(ctx: &Ctx) -> Result<Outcome, Refusal> {
     if ctx.ingress_ifindex() != 0 {
         return Ok(Outcome::PASS);
     }

@@ -8,7 +8,7 @@ use weir_common::{
 
 use super::{IP_OFFSET, Piece, WALK, transport};
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Inet,
     slow, words,
     work::{Cursor, Refused, Work},
@@ -33,14 +33,14 @@ const MAX_OPTIONS: u32 = 16;
 /// # Errors
 /// A reason for what is malformed or not passed on.
 #[inline(always)]
-pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
+pub fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V4>) -> Result<(), Refused> {
     let version_ihl = ctx.header::<Ipv4>(IP_OFFSET)?.version_ihl;
     let header_len = u32::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < size_of::<Ipv4>() as u32 {
         return Err(Reason::InvalidPacket.into());
     }
     if header_len > size_of::<Ipv4>() as u32 {
-        slow::heed(slow::options_v4(ctx.as_ptr(), header_len))?;
+        slow::heed(R::check_options(ctx, header_len))?;
     }
     let ip = ctx.header::<Ipv4>(IP_OFFSET)?;
     let available = ctx.len().wrapping_sub(IP_OFFSET);
@@ -72,7 +72,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V4>) -> Result<(), Refused> {
         return Err(Reason::UnsupportedL4.into());
     }
     slow::settle();
-    transport::parse::<Inet>(ctx, work, data_len)
+    transport::parse::<Inet, R>(ctx, work, data_len)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use weir_common::{
 
 use super::{IP_OFFSET, Packet, WALK, transport};
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Inet6,
     slow, words,
     work::{Cursor, Refused, Work},
@@ -24,7 +24,7 @@ const OFFSET_MASK: u16 = 0xfff8;
 /// # Errors
 /// A reason for what is malformed or not passed on.
 #[inline(always)]
-pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
+pub fn parse<R: Raw>(ctx: &Ctx<R>, work: &mut Work<V6>) -> Result<(), Refused> {
     let ip = ctx.header::<Ipv6>(IP_OFFSET)?;
     if ip.version_class_flow[0] >> 4 != 6 {
         return Err(Reason::InvalidPacket.into());
@@ -58,7 +58,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     packet.piece.start = 0;
     packet.piece.is_fragment = false;
     if !is_transport(packet.protocol()) {
-        slow::heed(slow::extensions_v6(ctx.as_ptr(), end))?;
+        slow::heed(R::walk_extensions(ctx, end))?;
     }
     let packet = &mut work.packet;
     if packet.l4 > end {
@@ -67,7 +67,7 @@ pub fn parse(ctx: &Ctx, work: &mut Work<V6>) -> Result<(), Refused> {
     let data_len = end - packet.l4;
     packet.piece.end = packet.piece.start + data_len;
     slow::settle();
-    transport::parse::<Inet6>(ctx, work, data_len)
+    transport::parse::<Inet6, R>(ctx, work, data_len)
 }
 
 #[inline(always)]

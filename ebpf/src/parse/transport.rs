@@ -8,7 +8,7 @@ use weir_common::{
 
 use super::{Kind, Packet, WALK};
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     family::Family,
     slow,
     work::{Refused, Work},
@@ -19,7 +19,11 @@ use crate::{
 /// # Errors
 /// A reason for what is malformed or not passed on.
 #[inline(always)]
-pub fn parse<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>, data_len: u32) -> Result<(), Refused> {
+pub fn parse<F: Family, R: Raw>(
+    ctx: &Ctx<R>,
+    work: &mut Work<F::Addr>,
+    data_len: u32,
+) -> Result<(), Refused> {
     let packet = &mut work.packet;
     let protocol = packet.protocol();
     let need = match protocol {
@@ -77,7 +81,7 @@ pub fn parse<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>, data_len: u32) -> R
             let sctp = ctx.header::<Sctp>(packet.l4)?;
             ports(packet, sctp.sport, sctp.dport);
         }
-        _ => slow::heed(F::parse_icmp(ctx))?,
+        _ => slow::heed(R::parse_icmp::<F>(ctx))?,
     }
     Ok(())
 }

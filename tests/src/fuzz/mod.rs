@@ -1,6 +1,7 @@
 //! Differential fuzzing: random packets through the loaded programs and through an [`Oracle`] that shares
 //! nothing with them but the compiled datapath. Verdict, reason and every byte must be the same.
 
+mod facts;
 mod generate;
 mod oracle;
 mod parse;
@@ -10,15 +11,15 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use weir::kernel::Program;
 
+use self::{
+    facts::{ends, is_answered},
+    parse::{Frame, parse},
+};
 pub use self::{
     generate::{Generator, Sent},
     oracle::{Expected, Hook, Oracle},
 };
-use self::{
-    oracle::ends,
-    parse::{Frame, parse},
-};
-use crate::packets::{At, Lab};
+use crate::packets::{At, Lab, wrong_answer};
 
 /// The cluster that the packets are judged by.
 pub const CLUSTER: &str = include_str!("cluster.yaml");
@@ -44,6 +45,8 @@ pub struct Tally {
     pub judged: u64,
     /// Dropped, by both.
     pub dropped: u64,
+    /// Of these, answered.
+    pub answered: u64,
     /// Handed over past the stack, by both.
     pub redirected: u64,
     /// Changed on the way.
@@ -87,8 +90,7 @@ impl Fuzz<'_> {
     /// Takes a frame through the programs that it meets.
     fn send(&mut self, sent: &Sent) -> Result<(), String> {
         let uplink = self.lab.uplink();
-        let destination = destination(&sent.frame).and_then(|to| self.oracle().interface(to));
-        let (program, at, hook) = match (sent.side, destination) {
+        let (program, at, hook) = match (sent.side, self.stack(&sent.frame)) {
             (Side::Pod(name), _) => {
                 let ifindex = self.lab.pod(name).ifindex;
                 (Program::FromPod, At { ifindex, ingress: ifindex }, Hook::FromPod(ifindex))
@@ -132,7 +134,11 @@ impl Fuzz<'_> {
         match (expected, verdict) {
             (Expected::Dropped(reason), Err(found)) if reason == found => {
                 self.tally.dropped += 1;
-                Ok(None)
+                let answer = self.lab.answer().map(|answer| answer.frame);
+                self.tally.answered += u64::from(answer.is_some());
+                let is_due = packet.is_some_and(|packet| is_answered(&packet, frame, reason));
+                wrong_answer(frame, answer.as_deref(), is_due)
+                    .map_or(Ok(None), |wrong| Err(format!("{hook:?}: {reason:?}: {wrong}")))
             }
             (Expected::Passed { redirected, change }, Ok(passed)) if redirected == passed.is_redirected => {
                 change.check(frame, &passed.frame, packet.as_ref()).map_err(|wrong| {

@@ -1,25 +1,19 @@
 //! What the node ought to do with a packet, from the compiled datapath and a memory of plain maps.
 
+mod open;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
-use ipnet::IpNet;
-use weir::datapath::{
-    Connection, Datapath, Frontend, Origin, RuleOrigin,
-    services::{Packet as Call, Verdict},
-};
-use weir_common::{
-    addr::{Addr, Be16, V4, V6},
-    flow::FlowKey,
-    policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
-    reason::Reason,
-};
+use weir::datapath::Datapath;
+use weir_common::reason::Reason;
 
 use super::{
+    facts::{ends, is_link_local, quoted},
     parse::{Frame, Kind, Packet, be16, parse},
-    rewrite::{self, Change, Quoted},
+    rewrite::{self, Change},
 };
 use crate::packets::Ends;
 
@@ -114,17 +108,6 @@ impl Oracle {
     /// A node that enforces `datapath`, with its pods' interfaces.
     pub fn new(datapath: Datapath, pods: BTreeMap<IpAddr, (u32, [u8; 6])>) -> Self {
         Self { datapath, pods, flows: HashMap::new(), datagrams: HashMap::new() }
-    }
-
-    /// Forgets flows and datagrams.
-    pub fn forget(&mut self) {
-        self.flows.clear();
-        self.datagrams.clear();
-    }
-
-    /// Number of directions of flows.
-    pub fn flows(&self) -> usize {
-        self.flows.len()
     }
 
     /// The interface of the pod of this node that has the address.
@@ -237,155 +220,6 @@ impl Oracle {
         Ok(Some(Way { flow, is_translated: flow.to != here }))
     }
 
-    /// Where a new flow goes.
-    fn open(&self, hook: Hook, packet: &Packet, scope: u32) -> Result<Option<Flow>, Reason> {
-        let here = ends(packet);
-        let mut flow = Flow {
-            to: here,
-            is_reply: false,
-            from_node: matches!(hook, Hook::ToUplink | Hook::NodeToPod(_)),
-            masqueraded: false,
-            by_uplink: false,
-            by_loopback: false,
-            receiver: None,
-            state: State::Opening,
-        };
-        let served = match hook {
-            Hook::ToPod(_) | Hook::NodeToPod(_) => None,
-            _ => self.serve(hook, packet, &mut flow),
-        };
-        if served.is_none() && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
-            return Ok(None);
-        }
-        if packet.is_later() {
-            return Err(Reason::FragmentNotFound);
-        }
-        if packet.kind == Kind::EchoReply {
-            return Err(Reason::IcmpUnrelated);
-        }
-        match hook {
-            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
-                return Err(Reason::UnknownEndpoint);
-            }
-            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
-                return Err(Reason::InvalidSource);
-            }
-            Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
-            Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
-                return Err(Reason::InvalidDestination);
-            }
-            _ => {}
-        }
-        served.unwrap_or(Ok(()))?;
-        let is_inside = self.datapath.inside.keys().any(|net| net.contains(&IpNet::from(flow.to.dst)));
-        let leaves = self.datapath.masquerade && !self.pods.contains_key(&flow.to.dst) && !is_inside;
-        if matches!(hook, Hook::FromPod(_)) && leaves {
-            (flow.masqueraded, flow.by_uplink) = (true, true);
-        }
-        Ok(Some(flow))
-    }
-
-    /// Whether an address may be that of somebody elsewhere.
-    fn is_outside(&self, address: IpAddr) -> bool {
-        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
-        !self.pods.contains_key(&address) && !self.is_own(address) && !is_martian(address) && !is_service
-    }
-
-    fn is_own(&self, address: IpAddr) -> bool {
-        self.datapath.node_addresses.contains(&address)
-    }
-
-    /// Sends a flow to a backend of the service that it is for; `None`: it is for none.
-    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Option<Result<(), Reason>> {
-        let here = ends(packet);
-        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        let from = if flow.from_node { self.node_address(here.src) } else { here.src };
-        let frontend = self.datapath.frontends.get(&to);
-        let opens = match packet.protocol {
-            TCP => packet.tcp_flags & (SYN | ACK) == SYN,
-            _ => packet.kind != Kind::EchoReply,
-        };
-        if frontend.is_none()
-            && (self.pods.contains_key(&here.dst) || !opens && !matches!(hook, Hook::FromPod(_)))
-        {
-            return None;
-        }
-        Some(Err(match (self.datapath.serve(&Call { from, sport: here.sport, to }), frontend) {
-            (Verdict::Pass, _) => return None,
-            (Verdict::Drop, None) => Reason::ServiceUnallocated,
-            (Verdict::Drop, Some(service)) => {
-                let is_allowed = service.source_ranges.is_empty()
-                    || service.source_ranges.iter().any(|range| range.contains(&here.src));
-                if is_allowed { Reason::ServiceNotLocal } else { Reason::SourceRange }
-            }
-            (Verdict::Reject, None) => Reason::ServicePortUnknown,
-            (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
-            (Verdict::Dnat(choice), _) => {
-                let backend = choice.ring.at(slot(packet) as usize % choice.ring.len());
-                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
-                if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
-                    flow.by_loopback = flow.from_node;
-                } else {
-                    flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
-                    flow.by_uplink = flow.masqueraded || flow.from_node;
-                }
-                return Some(Ok(()));
-            }
-        }))
-    }
-}
-
-impl Oracle {
-    /// A source port by which the flow's answers are told from those of every other; the programs' own order.
-    fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
-        const FIRST: u32 = 61000;
-        const PORTS: u32 = 65536 - FIRST;
-        if flow.masqueraded {
-            flow.to.src = self.node_address(flow.to.dst);
-        }
-        let is_free = |to: &Ends| {
-            let back = self.flows.get(&(to.back(), packet.protocol, flow.receiver.unwrap_or(0)));
-            back.is_none_or(|back| back.to == ends(packet).back())
-        };
-        let first = hash(packet, scope) as u32 % PORTS;
-        for step in 0..16 {
-            let mut to = flow.to;
-            if step > 0 || flow.masqueraded {
-                to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
-            }
-            if is_free(&to) {
-                flow.to = to;
-                return Ok(());
-            }
-        }
-        Err(Reason::NoFreePort)
-    }
-
-    /// What policy says at the ends of a flow that are pods of this node.
-    fn allow(&self, packet: &Packet, flow: &Flow) -> Result<(), Reason> {
-        let protocol = match packet.protocol {
-            TCP => Protocol::Tcp,
-            17 => Protocol::Udp,
-            132 => Protocol::Sctp,
-            _ => Protocol::Echo,
-        };
-        let connection =
-            Connection { source: packet.src, destination: flow.to.dst, protocol, port: flow.to.dport };
-        let origin = match flow.from_node {
-            true => Origin::Node,
-            false if self.pods.contains_key(&packet.src) => Origin::Pod,
-            false => Origin::Outside,
-        };
-        let path = self.datapath.path(origin, &connection);
-        let denied = [path.egress, path.ingress].into_iter().flatten().find(|decision| !decision.allowed);
-        match denied.map(|decision| self.datapath.rules.get(&decision.rule)) {
-            None => Ok(()),
-            Some(None) => Err(Reason::PolicyIncomplete),
-            Some(Some(RuleOrigin::Isolation { .. })) => Err(Reason::PolicyDenied),
-            Some(Some(_)) => Err(Reason::PolicyDeny),
-        }
-    }
-
     fn hand_over(&self, hook: Hook, packet: &Packet, flow: &Flow, change: Change) -> Expected {
         const LOOPBACK: Option<[u8; 6]> = Some([0; 6]);
         let redirected = |change| Expected::Passed { redirected: true, change };
@@ -472,78 +306,4 @@ impl Oracle {
     fn mac(&self, address: IpAddr) -> [u8; 6] {
         self.pods[&address].1
     }
-}
-
-/// Reads it: a transport header must follow the IP header, with eight bytes of it there.
-fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
-    let at = packet.l4 + 8;
-    let header = if packet.src.is_ipv4() { 20 } else { 40 };
-    let ip = frame.get(at..at + header + 8)?;
-    let (src, dst, protocol) = if header == 20 {
-        if ip[0] != 0x45 || be16(ip, 6) & 0x1fff != 0 {
-            return None;
-        }
-        let address = |at: usize| <[u8; 4]>::try_from(&ip[at..at + 4]).map(IpAddr::from);
-        (address(12).ok()?, address(16).ok()?, ip[9])
-    } else {
-        if ip[0] >> 4 != 6 {
-            return None;
-        }
-        let address = |at: usize| <[u8; 16]>::try_from(&ip[at..at + 16]).map(IpAddr::from);
-        (address(8).ok()?, address(24).ok()?, ip[6])
-    };
-    let transport = &ip[header..];
-    let (sport, dport) = match (protocol, header, transport[0]) {
-        (6 | 17 | 132, ..) => (be16(transport, 0), be16(transport, 2)),
-        (1, 20, 8) | (58, 40, 128) => (be16(transport, 4), 0),
-        (1, 20, 0) | (58, 40, 129) => (0, be16(transport, 4)),
-        _ => return None,
-    };
-    Some(Quoted { ends: Ends { src, dst, sport, dport }, protocol })
-}
-
-/// Addresses and ports of a packet.
-pub fn ends(packet: &Packet) -> Ends {
-    Ends { src: packet.src, dst: packet.dst, sport: packet.sport, dport: packet.dport }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
-}
-
-/// No unicast packet crosses a router to or from it.
-fn is_martian(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let first = address.octets()[0];
-            first == 0 || first == 127 || first >= 224 || address.is_link_local()
-        }
-        IpAddr::V6(address) => {
-            let segments = address.segments();
-            let is_embedded = segments[..4] == [0; 4] && matches!(segments[4..6], [0, 0] | [0, 0xffff]);
-            address.is_multicast() || is_link_local(address.into()) || is_embedded
-        }
-    }
-}
-
-/// The one thing that is shared with the programs: every node and every test chooses by this hash.
-fn hash(packet: &Packet, scope: u32) -> u64 {
-    fn of<A: Addr>(packet: &Packet, src: A, dst: A, scope: u32) -> u64 {
-        let (sport, dport) = (Be16::new(packet.sport), Be16::new(packet.dport));
-        FlowKey { src, dst, sport, dport, scope, protocol: packet.protocol.into() }.hash()
-    }
-    match (packet.src, packet.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            of(packet, V4::from_octets(src.octets()), V4::from_octets(dst.octets()), scope)
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            of(packet, V6::from_octets(src.octets()), V6::from_octets(dst.octets()), scope)
-        }
-        _ => unreachable!("one packet has one family"),
-    }
-}
-
-/// The number that chooses the slot of a ring.
-fn slot(packet: &Packet) -> u32 {
-    (hash(packet, 0) >> 32) as u32
 }

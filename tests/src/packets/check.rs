@@ -41,6 +41,44 @@ pub fn read_tuple(frame: &[u8]) -> Ends {
     Ends { src, dst, sport, dport }
 }
 
+/// What is wrong with the answer to a frame that was refused, or with there being one or none.
+pub fn wrong_answer(sent: &[u8], answer: Option<&[u8]>, is_due: bool) -> Option<String> {
+    match answer {
+        None => is_due.then(|| "no answer".to_owned()),
+        Some(answer) if is_due => wrong_unreachable(sent, answer),
+        Some(answer) => Some(format!("answered: {answer:02x?}")),
+    }
+}
+
+/// What is wrong with an ICMP port unreachable about `sent`, which goes back where that came from.
+fn wrong_unreachable(sent: &[u8], answer: &[u8]) -> Option<String> {
+    // IP header, kind and code, longest error.
+    let (ip_len, kind, most) = if sent[14] >> 4 == 4 { (20, [3, 3], 576) } else { (40, [1, 4], 1280) };
+    let addresses = |frame: &[u8]| match frame[14] >> 4 {
+        4 => (frame[26..30].to_vec(), frame[30..34].to_vec()),
+        _ => (frame[22..38].to_vec(), frame[38..54].to_vec()),
+    };
+    let sent_len = match ip_len {
+        20 => usize::from(u16::from_be_bytes([sent[16], sent[17]])),
+        _ => usize::from(u16::from_be_bytes([sent[18], sent[19]])) + 40,
+    };
+    let quoted = sent_len.min(most - ip_len - 8);
+    let ((asker, asked), (from, to)) = (addresses(sent), addresses(answer));
+    let checks = [
+        (answer.len() == 14 + ip_len + 8 + quoted, "its length"),
+        (answer[..6] == sent[6..12] && answer[6..12] == sent[..6], "its MAC addresses"),
+        (
+            answer[12..15] == [&sent[12..14], &[if ip_len == 20 { 0x45 } else { 0x60 }]].concat(),
+            "its kind of packet",
+        ),
+        ((&from, &to) == (&asked, &asker), "its addresses"),
+        (answer.get(14 + ip_len..16 + ip_len) == Some(&kind), "its type and code"),
+        (answer.get(22 + ip_len..) == sent.get(14..14 + quoted), "what it quotes"),
+    ];
+    let wrong = checks.into_iter().find(|(is_right, _)| !is_right).map(|(_, what)| what.to_owned());
+    wrong.or_else(|| wrong_checksums(answer).pop()).map(|wrong| format!("{wrong}: {answer:02x?}"))
+}
+
 /// Whether a frame says that the port of another one is unreachable, which it quotes, to its sender.
 pub fn is_port_unreachable(frame: &[u8], sent: &[u8]) -> bool {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");

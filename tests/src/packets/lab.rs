@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    fs,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -35,10 +36,26 @@ pub struct Passed {
     pub frame: Vec<u8>,
 }
 
+/// A packet that was refused, and its sender told so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Why it was refused.
+    pub reason: Reason,
+    /// The frame that goes back.
+    pub frame: Vec<u8>,
+}
+
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
 const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
+
+/// `XDP_PASS` and `XDP_TX`.
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+/// MAC address of the router that the lab's uplink leads to.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 
 /// A node, its pods by `namespace/name`, and an uplink.
 pub struct Lab {
@@ -53,6 +70,8 @@ pub struct Lab {
     uplink: u32,
     /// As of the last packet.
     counters: RefCell<Counters>,
+    /// What the last packet was answered with, if it was.
+    answer: RefCell<Option<Answered>>,
 }
 
 /// Packets by hook, and by the reason for which they were dropped, if they were.
@@ -88,6 +107,7 @@ impl Lab {
             pods: BTreeMap::new(),
             uplink,
             counters,
+            answer: RefCell::default(),
         };
         lab.commit(manifest);
         lab
@@ -124,6 +144,56 @@ impl Lab {
         hits.filter(|(_, hits)| *hits > 0)
             .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
             .collect()
+    }
+
+    /// Brings the uplink up, and leads everything that is not of this node to one router behind it.
+    pub fn route_out(&self) {
+        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/up0/addr_gen_mode"] {
+            fs::write(format!("/proc/sys/net/{setting}"), "1").expect("the namespace's own settings");
+        }
+        fs::write("/proc/sys/net/ipv6/conf/up1/disable_ipv6", "1").expect("the namespace's own settings");
+        let router = ROUTER_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        for command in [
+            "link set lo up",
+            "link set up1 up",
+            "link set up0 up",
+            "addr add 192.168.50.11/32 dev lo",
+            "route add default via 192.168.50.1 dev up0 onlink",
+            "route add default via fd00:50::1 dev up0 onlink",
+            &format!("neigh add 192.168.50.1 lladdr {router} dev up0 nud permanent"),
+            &format!("neigh add fd00:50::1 lladdr {router} dev up0 nud permanent"),
+        ] {
+            ip_command(command);
+        }
+    }
+
+    /// A frame comes in by the uplink, before the stack: what the edge sends out again, `None` when it leaves
+    /// the frame, unchanged, to the stack.
+    pub fn meet_edge(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let at = At { ifindex: self.uplink, ingress: self.uplink };
+        let outcome = self.node.run(Program::Edge, at, frame).expect("the program runs");
+        let mut counted = self.newly_counted();
+        // The kernel reports its multicast groups by an interface that is up.
+        counted.retain(|((hook, _), _)| *hook == Hook::Edge);
+        match outcome.verdict {
+            XDP_TX => {
+                assert_eq!(counted, [((Hook::Edge, None), 1)], "sent on, but counted otherwise");
+                Some(outcome.data)
+            }
+            XDP_PASS => {
+                assert_eq!((counted, &outcome.data[..]), (vec![], frame), "left to the stack");
+                None
+            }
+            verdict => panic!("the program returned {verdict}, counted {counted:?}"),
+        }
+    }
+
+    /// What has been counted since the last look.
+    fn newly_counted(&self) -> Vec<((Hook, Option<Reason>), u64)> {
+        let before = self.counters.replace(counters(&self.node));
+        let after = self.counters.borrow();
+        let counted = after.iter().map(|(key, packets)| (*key, packets - before[key]));
+        counted.filter(|(_, packets)| *packets != 0).collect()
     }
 
     /// The interface of a pod, made when there is none.
@@ -190,21 +260,34 @@ impl Lab {
         self.judge(Program::ToUplink, At { ifindex: LOOPBACK, ingress: 0 }, frame)
     }
 
+    /// What the last packet was answered with; `None`: it was dropped in silence, or it passed.
+    pub fn answer(&self) -> Option<Answered> {
+        self.answer.borrow().clone()
+    }
+
     /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
-    /// once under the one reason that is returned.
+    /// once under the one reason that is returned. One that is answered does not pass.
     pub fn judge(&self, program: Program, at: At, frame: &[u8]) -> Verdict {
         let hook = match program {
             Program::FromPod => Hook::FromPod,
             Program::ToPod => Hook::ToPod,
             Program::FromUplink => Hook::FromUplink,
             Program::ToUplink => Hook::ToUplink,
+            Program::Edge => Hook::Edge,
         };
         let outcome = self.node.run(program, at, frame).expect("the program runs");
-        let before = self.counters.replace(counters(&self.node));
-        let after = self.counters.borrow();
-        let counted = after.iter().map(|(key, packets)| (*key, packets - before[key]));
-        let counted: Vec<_> = counted.filter(|(_, packets)| *packets != 0).collect();
+        let mut counted = self.newly_counted();
+        if hook != Hook::ToUplink {
+            // As before.
+            counted.retain(|((hook, _), _)| *hook != Hook::ToUplink);
+        }
+        self.answer.replace(None);
         match outcome.verdict {
+            REDIRECT if let [((at, Some(reason)), 1)] = counted[..] => {
+                assert_eq!(at, hook);
+                self.answer.replace(Some(Answered { reason, frame: outcome.data }));
+                Err(reason)
+            }
             SHOT => {
                 let [((at, Some(reason)), 1)] = counted[..] else {
                     panic!("dropped, counted as {counted:?}")

@@ -13,10 +13,10 @@ use std::{
 use anyhow::Context as _;
 use weir::{
     kernel::{
-        Kernel, Options, Program, detach_all,
+        Kernel, Options, Program, XdpMode, detach_all,
         map::Map,
         pins::Pins,
-        sys::{MapFd, Outcome, Packet, object_get, test_run},
+        sys::{MapFd, Outcome, Packet, object_get, test_run, test_run_xdp},
     },
     plan::{PerFamily, Sizes},
 };
@@ -61,14 +61,21 @@ impl Node {
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-packets-{}-{number}/node", process::id()));
         let sizes = Sizes {
             flows: PerFamily { v4: sets, v6: sets },
-            fragments: PerFamily { v4: sets / 8, v6: sets / 8 },
+            fragments: PerFamily { v4: (sets / 8).max(64), v6: (sets / 8).max(64) },
             vectors: 1 << 15,
             rules: 1 << 14,
-            rings: PerFamily { v4: 1 << 14, v6: 1 << 14 },
+            rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
             events: 1 << 16,
             ..Sizes::default()
         };
-        let options = Options { pins: pins.clone(), sizes, log_level: 0, attach_mode: None, events };
+        let options = Options {
+            pins: pins.clone(),
+            sizes,
+            log_level: 0,
+            attach_mode: None,
+            xdp_mode: XdpMode::Auto,
+            events,
+        };
         let kernel = Kernel::open(&object()?, &options)?;
         let mut node = Self { kernel: Some(kernel), programs: BTreeMap::new(), pins };
         for (program, info) in node.kernel().programs() {
@@ -141,7 +148,8 @@ impl Node {
             mark,
             ..Packet::default()
         };
-        let ran = test_run(self.programs[&program].as_fd(), &packet);
+        let run = if program == Program::Edge { test_run_xdp } else { test_run };
+        let ran = run(self.programs[&program].as_fd(), &packet);
         ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
     }
 }

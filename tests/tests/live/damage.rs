@@ -20,11 +20,11 @@ fn programs_whose_links_were_removed_are_attached_again() {
     isolated(|| {
         let mut live = Live::start(&manifests::cluster());
         let links = kernel::walk(&Path::new(kernel::BPFFS).join("weir/node-1/v1/links"));
-        assert_eq!(links.len(), 2 * 4, "three pods and the uplink: {links:?}");
+        assert_eq!(links.len(), 2 * 4 + 1, "three pods, the uplink, and the loopback interface: {links:?}");
         for link in links {
             fs::remove_file(link).unwrap();
         }
-        mends(&mut live, 4);
+        mends(&mut live, 5);
     });
 }
 

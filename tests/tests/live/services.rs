@@ -78,7 +78,10 @@ fn flows_follow_the_endpoints_of_a_service() {
             endpoints("svc", &pods[..count].iter().map(|pod| (pod.0, pod.1)).collect::<Vec<_>>(), PORT, PORT)
         };
         let more = [manifests::pod("distant", 2, 20), service("svc", 5), scaled(3)];
-        let live = Live::start(&(manifests::cluster() + &more.concat()));
+        // TCP connections as kube-proxy has them; the packet tests have the resets.
+        let settings = "resetGoneBackends: false\n  podCIDRs: [10.244.0.0/16";
+        let cluster = manifests::cluster().replace("podCIDRs: [10.244.0.0/16", settings);
+        let live = Live::start(&(cluster + &more.concat()));
         let sinks = pods.map(|pod| Sink::open(live.netns(pod.2), PORT));
         let _echoes = pods.map(|pod| Echo::open(live.netns(pod.2), PORT));
         let [tcp, udp, tcp6, udp6] = frontends(5).map(|(_, to)| to);

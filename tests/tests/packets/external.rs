@@ -30,7 +30,7 @@ fn to(client: &str, (address, port): &(String, u16)) -> Ends {
 fn check_masqueraded(family: Family, ask: &Ends, sent: &[u8], backend: &str) -> Ends {
     let seen = read_tuple(sent);
     assert_eq!((seen.src, seen.dst, seen.dport), (address(family.node), address(backend), TARGET), "{ask:?}");
-    assert!(seen.sport >= 61000, "port {} may be a socket's of the node", seen.sport);
+    assert!((10_000..30_000).contains(&seen.sport), "port {} may be a socket's of the node", seen.sport);
     assert_eq!(wrong_checksums(sent), [""; 0]);
     seen
 }
@@ -397,10 +397,10 @@ fn a_client_outside_may_ask_a_node_port_and_its_backend_from_one_port() {
 
 #[test]
 fn ports_run_out_in_sight() {
-    in_lab_of(1 << 14, "n1", &exposed::cluster(), |lab| {
+    in_lab_of(1 << 15, "n1", &exposed::cluster(), |lab| {
         let (family, mut ports, mut refused) = (FAMILIES[0], BTreeSet::new(), 0);
         let ask = to(family.outside, &AWAY.node_port(family));
-        for sport in 1024..6024 {
+        for sport in 1024..22_024 {
             match lab.arrive(&Ends { sport, ..ask }.tcp(SYN)) {
                 Ok(passed) => {
                     let is_new = ports.insert(read_tuple(&passed.frame).sport);
@@ -412,6 +412,6 @@ fn ports_run_out_in_sight() {
                 }
             }
         }
-        assert!(refused >= 5000 - 4536, "{refused} refused of 5000 flows, with 4536 ports");
+        assert!(refused >= 1000, "{refused} refused of 21000 flows, with 20000 ports");
     });
 }

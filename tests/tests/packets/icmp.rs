@@ -184,8 +184,7 @@ fn an_error_of_the_node_about_a_services_answer_takes_the_way_to_the_backend() {
         for family in FAMILIES {
             for (service, backend) in [(family.web, family.server), (family.far, family.remote)] {
                 let ask = Ends::new(family.node, service, 80);
-                handed_over(lab.leave(&ask.tcp(SYN)), "there");
-                let there = Ends { dst: backend.parse().unwrap(), dport: 8080, ..ask };
+                let there = read_tuple(&handed_over(lab.leave(&ask.tcp(SYN)), "there"));
                 let back = there.back().tcp(SYN | ACK);
                 let back = if backend == family.server {
                     lab.send(SERVER, &back).expect("back").frame

@@ -2,9 +2,11 @@
 //! twin, which is delivered.
 
 mod addresses;
+mod affinity;
 mod capacity;
 mod chains;
 mod doors;
+mod edge;
 mod exposed;
 mod extensions;
 mod external;
@@ -18,6 +20,8 @@ mod masquerade;
 mod neighbours;
 mod policy;
 mod processors;
+mod reject;
+mod reset;
 mod semantics;
 mod services;
 

@@ -17,6 +17,7 @@ use nix::{
     unistd::Pid,
 };
 use weir::{kernel::Program, plan::Interface};
+use weir_common::reason::Reason;
 use weir_tests::packets::{At, Ends, Lab, NODE_MAC, Node, in_lab_of, mend_v4, read_tuple, wrong_checksums};
 
 use super::ACK;
@@ -48,10 +49,10 @@ fn no_packet_is_sent_by_a_torn_entry_or_by_that_of_another_flow() {
         let packets = env::var("WEIR_STRESS_PACKETS").map_or(PACKETS, |text| text.parse().unwrap());
         let (directions, node) = (directions(lab), lab.node());
         let processors = processors();
-        let (answered, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
+        let [answered, unknown, refused] = [const { AtomicU64::new(0) }; 3];
         thread::scope(|scope| {
             for processor in &processors {
-                let (directions, answered, unknown) = (&directions, &answered, &unknown);
+                let (directions, answered, unknown, refused) = (&directions, &answered, &unknown, &refused);
                 let count = packets / processors.len() as u64;
                 scope.spawn(move || {
                     stay_on(*processor);
@@ -59,15 +60,27 @@ fn no_packet_is_sent_by_a_torn_entry_or_by_that_of_another_flow() {
                     for _ in 0..count {
                         let direction = &directions[next(&mut state) as usize % directions.len()];
                         let passed = send(node, direction);
-                        if direction.is_answer {
-                            let counter = if passed { answered } else { unknown };
-                            counter.fetch_add(1, Ordering::Relaxed);
-                        }
+                        let counter = match (direction.is_answer, passed) {
+                            (true, true) => answered,
+                            (true, false) => unknown,
+                            (false, false) => refused,
+                            (false, true) => continue,
+                        };
+                        counter.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
         });
-        let (answered, unknown) = (answered.into_inner(), unknown.into_inner());
+        let [answered, unknown, refused] = [answered, unknown, refused].map(AtomicU64::into_inner);
+        // Where two processors want one way three times in a row, the packet that opens a flow waits for its successor.
+        let expected = [(Reason::PolicyDenied, unknown), (Reason::FlowTableFailed, refused)];
+        for (reason, packets) in drops(node) {
+            assert!(
+                expected.contains(&(reason, packets)),
+                "{packets} packets dropped: {reason:?}, not {expected:?}"
+            );
+        }
+        assert!(refused < packets / 1000, "{refused} flows were not recorded");
         assert!(
             answered > packets / 50 && unknown > packets / 50,
             "{answered} answers met their flow and {unknown} met none: the table is not what it should be"
@@ -77,16 +90,25 @@ fn no_packet_is_sent_by_a_torn_entry_or_by_that_of_another_flow() {
 
 /// Sends a packet; whether it passed. What passes is right in every byte.
 fn send(node: &Node, direction: &Direction) -> bool {
-    let Direction { at, frame, becomes, is_answer } = direction;
+    let Direction { at, frame, becomes, .. } = direction;
     let outcome = node.run(Program::FromPod, *at, frame).expect("the program runs");
     match outcome.verdict {
         REDIRECT if outcome.data == *becomes => true,
         REDIRECT => {
             panic!("{:?} instead of {:?}", read_tuple(&outcome.data), read_tuple(becomes))
         }
-        SHOT if *is_answer => false,
-        verdict => panic!("{:?}: the program returned {verdict}", read_tuple(frame)),
+        SHOT => false,
+        verdict => {
+            panic!("{:?}: the program returned {verdict}", read_tuple(frame))
+        }
     }
+}
+
+/// Why packets were dropped so far.
+fn drops(node: &Node) -> Vec<(Reason, u64)> {
+    let drops = node.kernel().drops().expect("counters").into_iter();
+    let drops = drops.map(|(_, reason, counter)| (reason, counter.packets));
+    drops.filter(|(_, packets)| *packets != 0).collect()
 }
 
 fn directions(lab: &Lab) -> Vec<Direction> {

@@ -151,7 +151,7 @@ fn manifests(pods: usize, policies: usize) -> String {
         // As many pods of each label set on this node as there are in all of them.
         let node = index / (NAMESPACES * APPS) * 5 + index % 5;
         let local = index / (NAMESPACES * APPS);
-        let place = if node % NODES == 0 {
+        let place = if node.is_multiple_of(NODES) {
             format!(", annotations: {{weir.dev/interface: pod{}}}", local * 100 + index % 500 / 5)
         } else {
             String::new()

@@ -31,6 +31,9 @@ pub(in crate::cli) struct Agent {
     /// How programs are attached; `auto` takes TCX where the kernel has it.
     #[arg(long, value_enum, default_value_t)]
     pub attach_mode: AttachMode,
+    /// How services that ask for it by annotation are served before the network stack.
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp_mode: XdpMode,
     /// Least important log lines to write; `debug` and `trace` include those of the eBPF programs.
     #[arg(long, value_enum, default_value_t)]
     pub log_level: LogLevel,
@@ -49,6 +52,20 @@ pub(in crate::cli) enum AttachMode {
     Tcx,
     /// A filter on the clsact qdisc.
     Clsact,
+}
+
+/// How the uplink's XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum XdpMode {
+    /// By the driver if it can, else generic, else not at all.
+    #[default]
+    Auto,
+    /// By the driver.
+    Native,
+    /// By the kernel, in front of its stack.
+    Generic,
+    /// Not at all; TC serves everything.
+    Off,
 }
 
 /// Least important log lines to write.

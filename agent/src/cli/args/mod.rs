@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(super) use self::{
-    agent::{Agent, AttachMode, LogFormat, LogLevel},
+    agent::{Agent, AttachMode, LogFormat, LogLevel, XdpMode},
     get::{ConnectionArgs, Get, ListOutput, What},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},

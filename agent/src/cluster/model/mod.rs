@@ -70,6 +70,8 @@ pub struct Config {
     pub masquerade: bool,
     /// Masquerade everything that goes to a service address (kube-proxy's `masqueradeAll`).
     pub masquerade_all: bool,
+    /// Leave TCP connections alone whose backend is gone, as kube-proxy does (`resetGoneBackends: false`).
+    pub keep_gone: bool,
     /// Pods cannot be told apart from outside clients (kube-proxy without a detector of local traffic).
     pub pods_unknown: bool,
     /// Ranges that external and load-balancer addresses may come from; `None`: any.

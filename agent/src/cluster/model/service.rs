@@ -36,6 +36,8 @@ pub struct Service {
     pub internal_local: bool,
     /// `spec.sessionAffinity: ClientIP`, with its timeout in seconds.
     pub affinity: Option<u32>,
+    /// Annotation `weir.dev/forwarding`; `None`: by the node's stack.
+    pub forwarding: Option<Forwarding>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
     /// `spec.healthCheckNodePort`.
@@ -48,6 +50,15 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Label `service.kubernetes.io/headless` or `service.kubernetes.io/service-proxy-name` is set: not ours to serve.
     pub foreign: bool,
+}
+
+/// How packets from outside get to a backend on another node, where they may be sent on before the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Forwarding {
+    /// Under the node's address; answers come back by this node.
+    Snat,
+    /// As they are, through a tunnel; the backend answers the client itself.
+    Dsr,
 }
 
 /// How the backends of a service are checked, at each of its TCP ports.

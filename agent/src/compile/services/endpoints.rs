@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{super::Unhealthy, Place};
+use weir_common::service::member;
+
+use super::{super::Unhealthy, Doors, Place};
 use crate::{
     cluster::{Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
     datapath::{Backend, Target},
@@ -23,8 +25,8 @@ pub(super) struct Usable {
     pub(super) cluster: Vec<Backend>,
     /// By the policy Local: those on this node.
     pub(super) local: Vec<Backend>,
-    /// Endpoints that live flows may stay with.
-    pub(super) members: Arc<BTreeSet<Backend>>,
+    /// All of them, with bits of [`member`].
+    pub(super) members: Arc<BTreeMap<Backend, u32>>,
 }
 
 impl Usable {
@@ -46,8 +48,14 @@ impl Usable {
             cluster = if sound_cluster.is_empty() { cluster } else { sound_cluster };
             local = if sound_local.is_empty() { local } else { sound_local };
         }
-        let serving = all.iter().filter(|(_, endpoint)| endpoint.serving).map(|(backend, _)| *backend);
-        let members = serving.chain(cluster.iter().copied()).chain(local.iter().copied()).collect();
+        let serves = |endpoint: &Endpoint| if endpoint.serving { member::SERVES } else { 0 };
+        let mut members: BTreeMap<_, _> =
+            all.iter().map(|(backend, endpoint)| (*backend, serves(endpoint))).collect();
+        for (backends, bit) in [(&cluster, member::CLUSTER), (&local, member::LOCAL)] {
+            for backend in backends {
+                *members.entry(*backend).or_default() |= bit | member::SERVES;
+            }
+        }
         Self { cluster, local, members: Arc::new(members) }
     }
 }
@@ -120,6 +128,23 @@ impl SlicesOf {
             }
         }
         services
+    }
+
+    /// The services with an endpoint that is a door by one of the two, and none by the other.
+    pub(super) fn with_endpoints_between(&self, before: &Doors, after: &Doors) -> BTreeSet<Name> {
+        if before == after {
+            return BTreeSet::new();
+        }
+        let differs = |slice: &EndpointSlice| {
+            let ports = || slice.ports.iter().filter_map(|port| Some((port.port?, port.protocol)));
+            slice.endpoints.iter().any(|endpoint| {
+                let is_door =
+                    |doors: &Doors, (number, protocol)| doors.contains(endpoint.address, number, protocol);
+                ports().any(|port| is_door(before, port) != is_door(after, port))
+            })
+        };
+        let found = self.0.iter().filter(|(_, slices)| each(slices).any(differs));
+        found.map(|(service, _)| service.clone()).collect()
     }
 
     pub(super) fn of(&self, service: &Name) -> &[Arc<EndpointSlice>] {

@@ -37,21 +37,32 @@ pub fn ring(backends: &[(Backend, u32)], size: usize) -> Ring {
     Ring { backends: backends.into_iter().map(|(backend, _)| backend).collect(), slots }
 }
 
-/// Rings that were built, by their backends: services often have the same ones, and most have one ring
+/// Slots of a ring at the edge: there the connections that a change moves are other people's.
+const EDGE_SIZE: usize = SIZES[SIZES.len() - 1];
+
+/// Rings that were built, by size and backends: services often have the same ones, and most have one ring
 /// for several frontends.
 #[derive(Default)]
-pub(super) struct Rings(HashMap<Vec<Backend>, Arc<Ring>>);
+pub(super) struct Rings(HashMap<(usize, Vec<Backend>), Arc<Ring>>);
 
 impl Rings {
     /// The ring for backends of equal weight.
     pub(super) fn get(&mut self, backends: &[Backend]) -> Arc<Ring> {
-        if let Some(ring) = self.0.get(backends) {
-            return Arc::clone(ring);
-        }
-        let weighted: Vec<_> = backends.iter().map(|backend| (*backend, 1)).collect();
-        let built = Arc::new(ring(&weighted, size_for(backends.len())));
-        self.0.insert(backends.to_vec(), Arc::clone(&built));
-        built
+        self.sized(backends, size_for(backends.len()))
+    }
+
+    /// The ring that clients outside of the cluster choose from at the edge.
+    pub(super) fn at_edge(&mut self, backends: &[Backend]) -> Arc<Ring> {
+        self.sized(backends, if backends.len() < 2 { backends.len() } else { EDGE_SIZE })
+    }
+
+    fn sized(&mut self, backends: &[Backend], size: usize) -> Arc<Ring> {
+        let key = (size, backends.to_vec());
+        let built = self.0.entry(key).or_insert_with(|| {
+            let weighted: Vec<_> = backends.iter().map(|backend| (*backend, 1)).collect();
+            Arc::new(ring(&weighted, size))
+        });
+        Arc::clone(built)
     }
 }
 
@@ -209,6 +220,14 @@ mod tests {
         let backends: Vec<_> = backends(3).into_iter().map(|(backend, _)| backend).collect();
         assert!(Arc::ptr_eq(&rings.get(&backends), &rings.get(&backends)));
         assert!(!Arc::ptr_eq(&rings.get(&backends), &rings.get(&backends[1..])));
+    }
+
+    #[test]
+    fn a_ring_at_the_edge_is_as_large_as_rings_get() {
+        let mut rings = Rings::default();
+        let backends: Vec<_> = backends(3).into_iter().map(|(backend, _)| backend).collect();
+        assert_eq!((rings.at_edge(&backends).len(), rings.get(&backends).len()), (65537, 509));
+        assert_eq!((rings.at_edge(&backends[..1]).len(), rings.at_edge(&[]).len()), (1, 0));
     }
 
     /// A ring must not change when weir does: nodes of two versions balance one service.

@@ -68,7 +68,9 @@ pub(super) struct Compiled {
     /// What it was compiled from.
     config: Config,
     node: Option<Arc<Node>>,
+    nodes: SharedMap<String, Arc<Node>>,
     unhealthy: Unhealthy,
+    doors: Arc<Doors>,
     sources: SharedMap<Name, Arc<Service>>,
     slices: SharedMap<Name, Arc<EndpointSlice>>,
     slices_of: SlicesOf,
@@ -97,7 +99,6 @@ impl Compiled {
         unhealthy: &Unhealthy,
         numbers: &mut Interner<ServicePortKey>,
     ) {
-        let place = Place::new(cluster, node);
         if self.config != cluster.config || self.node.as_ref() != cluster.nodes.get(node) {
             // These have a say in all services.
             *self = Self { config: cluster.config.clone(), ..Self::default() };
@@ -108,8 +109,15 @@ impl Compiled {
         let mut changed: BTreeSet<Name> =
             self.sources.differences(&cluster.services).into_iter().map(|found| found.key.clone()).collect();
         changed.extend(self.slices_of.update(&self.slices, &cluster.slices));
+        if !self.sources.is_same(&cluster.services) || !self.nodes.is_same(&cluster.nodes) {
+            let before = std::mem::replace(&mut self.doors, Arc::new(Doors::new(cluster)));
+            changed.extend(self.slices_of.with_endpoints_between(&before, &self.doors));
+        }
+        let doors = Arc::clone(&self.doors);
+        let place = Place::new(cluster, node, &doors);
         changed.extend(self.unhealthy.symmetric_difference(unhealthy).map(|target| target.service.clone()));
         self.unhealthy.clone_from(unhealthy);
+        self.nodes = cluster.nodes.clone();
         self.sources = cluster.services.clone();
         self.slices = cluster.slices.clone();
 
@@ -267,12 +275,14 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
-    doors: Doors,
+    doors: &'a Doors,
 }
 
 /// Where services are asked, on any node.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Doors {
+    /// Where ClusterIPs come from, given out or not.
+    cidrs: Vec<IpNet>,
     /// At addresses of their own.
     addresses: HashSet<(IpAddr, u16, Protocol)>,
     /// At the nodes' addresses.
@@ -281,7 +291,7 @@ struct Doors {
 }
 
 impl<'a> Place<'a> {
-    fn new(cluster: &'a Cluster, name: &'a str) -> Self {
+    fn new(cluster: &'a Cluster, name: &'a str, doors: &'a Doors) -> Self {
         let node = cluster.nodes.get(name);
         let addresses = node.map_or(&[][..], |node| &node.addresses);
         let primary = |ipv6| addresses.iter().copied().find(|address| address.is_ipv6() == ipv6);
@@ -302,7 +312,7 @@ impl<'a> Place<'a> {
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
-            doors: Doors::new(cluster),
+            doors,
         }
     }
 
@@ -314,7 +324,7 @@ impl<'a> Place<'a> {
 impl Doors {
     fn new(cluster: &Cluster) -> Self {
         let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied().collect();
-        let mut doors = Self { nodes, ..Self::default() };
+        let mut doors = Self { nodes, cidrs: cluster.config.service_cidrs.clone(), ..Self::default() };
         for service in cluster.services.values().filter(|service| is_served(service)) {
             let own = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
             for port in &service.ports {
@@ -331,5 +341,6 @@ impl Doors {
     fn contains(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
         self.addresses.contains(&(address, port, protocol))
             || self.node_ports.contains(&(port, protocol)) && self.nodes.contains(&address)
+            || self.cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 }

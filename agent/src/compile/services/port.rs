@@ -7,7 +7,7 @@ use weir_common::service::flags;
 
 use super::{Place, endpoints::Usable, frontends::Kind, maglev::Rings};
 use crate::{
-    cluster::{Config, Service},
+    cluster::{Config, Forwarding, Service},
     datapath::{self, Ring, ServiceId},
 };
 
@@ -24,16 +24,32 @@ pub(super) struct PortInFamily<'a> {
 impl PortInFamily<'_> {
     /// The service port at one of its frontends.
     pub(super) fn at(&mut self, kind: Kind, address: IpAddr) -> datapath::Service {
-        let internal = self.ring(kind == Kind::Internal && self.service.internal_local);
-        let external = if self.is_local_to_outside(kind) { self.ring(true) } else { Arc::clone(&internal) };
+        let internal_local = kind == Kind::Internal && self.service.internal_local;
+        let external_local = internal_local || self.is_local_to_outside(kind);
+        let forwarding = self.forwarding(kind);
+        let internal = self.ring(internal_local);
+        let external = if forwarding.is_some() {
+            self.rings.at_edge(if external_local { &self.usable.local } else { &self.usable.cluster })
+        } else {
+            self.ring(external_local)
+        };
         let source_ranges =
             if kind == Kind::LoadBalancer { self.source_ranges(address.is_ipv6()) } else { Vec::new() };
         let mut flags = self.masquerade(kind);
+        if forwarding.is_some() {
+            flags |= flags::EDGE;
+        }
+        if forwarding == Some(Forwarding::Dsr) {
+            // The backend answers the client itself, and so has to know it.
+            flags = flags & !flags::MASQUERADE_EXTERNAL | flags::DSR;
+        }
         // A set without backends is a policy's doing when some node has an endpoint.
         if !self.usable.cluster.is_empty() {
             flags |= if internal.is_empty() { flags::EMPTY_INTERNAL_DROPS } else { 0 };
             flags |= if external.is_empty() { flags::EMPTY_EXTERNAL_DROPS } else { 0 };
         }
+        flags |= if internal_local { flags::INTERNAL_LOCAL } else { 0 };
+        flags |= if external_local { flags::EXTERNAL_LOCAL } else { 0 };
         flags |= if source_ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
         datapath::Service {
             id: self.id,
@@ -41,6 +57,7 @@ impl PortInFamily<'_> {
             flags,
             internal,
             external,
+            target_port: self.target_port().unwrap_or(0),
             members: Arc::clone(&self.usable.members),
             source_ranges,
             affinity: self.service.affinity,
@@ -49,6 +66,21 @@ impl PortInFamily<'_> {
 
     fn ring(&mut self, local: bool) -> Arc<Ring> {
         self.rings.get(if local { &self.usable.local } else { &self.usable.cluster })
+    }
+
+    /// How packets from outside to a frontend are forwarded, where the service says so. What is tunnelled does
+    /// not name its target port: a service whose backends have several cannot be.
+    fn forwarding(&self, kind: Kind) -> Option<Forwarding> {
+        let asked = self.service.forwarding.filter(|_| kind != Kind::Internal)?;
+        let is_possible = asked != Forwarding::Dsr || self.target_port().is_some();
+        Some(if is_possible { asked } else { Forwarding::Snat })
+    }
+
+    /// The port of every backend, when they have but one.
+    fn target_port(&self) -> Option<u16> {
+        let mut ports = self.usable.members.keys().map(|backend| backend.port);
+        let first = ports.next()?;
+        ports.all(|port| port == first).then_some(first)
     }
 
     /// Whether `externalTrafficPolicy: Local` governs the frontend: only local endpoints for the outside, whose

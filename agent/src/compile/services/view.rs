@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Place,
+    Doors, Place,
     endpoints::{gather, is_draining},
 };
 use crate::{
@@ -28,7 +28,8 @@ pub struct Seen<'a> {
 
 /// Every endpoint of `service` in the families of its ClusterIPs, port by port.
 pub fn endpoints<'a>(cluster: &'a Cluster, node: &'a str, service: &'a Service) -> Vec<Seen<'a>> {
-    let place = Place::new(cluster, node);
+    let doors = Doors::new(cluster);
+    let place = Place::new(cluster, node, &doors);
     let is_its = |slice: &&EndpointSlice| {
         slice.name.namespace == service.name.namespace && slice.service.as_ref() == Some(&service.name.name)
     };

@@ -131,8 +131,12 @@ fn a_policy_that_goes_opens_what_it_has_denied() {
     assert!(found.iter().all(|(_, effect)| *effect == Effect::Opened), "{found:?}");
 }
 
+/// A connection through the service, and why it ends with its backend.
+const SQL: &str = "TCP service demo/sql:80";
+const GONE: &str = "the backend is no endpoint of the service any more: reset";
+
 #[test]
-fn udp_leaves_an_endpoint_that_goes_and_tcp_stays() {
+fn udp_leaves_an_endpoint_that_goes_and_tcp_is_reset() {
     let host = host();
     host.world().connections.push(from_web(TCP, "10.96.0.1:80", "10.0.1.9:5432"));
     let mut engine = host.start().unwrap();
@@ -141,8 +145,9 @@ fn udp_leaves_an_endpoint_that_goes_and_tcp_stays() {
     let none = Change::Delete(vec![key(Kind::Service, "demo", "sql")]);
 
     let found = effects(&mut engine, applied(&one_less));
-    let [(flow, Effect::Moved(to))] = found.as_slice() else { panic!("{found:?}") };
+    let [(flow, Effect::Moved(to)), reset] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((flow.as_str(), to.to_string()), ("UDP service demo/sql:53", "demo/db:5353".to_owned()));
+    assert_eq!(*reset, (SQL.to_owned(), Effect::Cut(GONE.into())));
     // Without a range of services, the address is anybody's once the service is gone.
     let found = effects(&mut engine, none);
     let [(_, Effect::Moved(to))] = found.as_slice() else { panic!("{found:?}") };
@@ -164,7 +169,10 @@ fn udp_without_an_endpoint_ends() {
 
     assert_eq!(
         found,
-        [("UDP service demo/sql:53".to_owned(), Effect::Cut("its service has no backend for it".into()))]
+        [
+            (SQL.to_owned(), Effect::Cut(GONE.into())),
+            ("UDP service demo/sql:53".to_owned(), Effect::Cut("its service has no backend for it".into()))
+        ]
     );
 }
 

@@ -11,6 +11,7 @@
 //!   nodePortAddresses: primary      # or a list of blocks
 //!   masquerade: true
 //!   masqueradeAll: false
+//!   resetGoneBackends: true
 //!   externalRanges: [203.0.113.0/24]
 //! ```
 
@@ -24,14 +25,22 @@ use crate::{
 
 pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Config {
     let mut config = Config { source: Some(meta.source), ..Config::default() };
-    let known =
-        ["podCIDRs", "serviceCIDRs", "nodePortAddresses", "masquerade", "masqueradeAll", "externalRanges"];
+    let known = [
+        "podCIDRs",
+        "serviceCIDRs",
+        "nodePortAddresses",
+        "masquerade",
+        "masqueradeAll",
+        "resetGoneBackends",
+        "externalRanges",
+    ];
     let Some(spec) = sub(object, "spec", &known) else { return config };
     config.pod_cidrs = spec.get("podCIDRs").map(blocks).unwrap_or_default();
     config.service_cidrs = spec.get("serviceCIDRs").map(blocks).unwrap_or_default();
     config.node_port_addresses = spec.get("nodePortAddresses").and_then(node_port_addresses);
     config.masquerade = spec.get("masquerade").and_then(Node::boolean).unwrap_or(false);
     config.masquerade_all = spec.get("masqueradeAll").and_then(Node::boolean).unwrap_or(false);
+    config.keep_gone = !spec.get("resetGoneBackends").and_then(Node::boolean).unwrap_or(true);
     config.external_ranges = spec.get("externalRanges").map(blocks);
     config
 }

@@ -162,7 +162,8 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
         (0..len).map(backend).collect()
     };
     let (internal, external) = (ring(random), ring(random));
-    let members = Arc::new(internal.iter().chain(&external).copied().collect());
+    let members: BTreeMap<_, _> =
+        internal.iter().chain(&external).map(|backend| (*backend, random.below(8))).collect();
     let ring =
         |slots: Vec<Backend>| Arc::new(Ring { slots: (0..slots.len() as u32).collect(), backends: slots });
     let name = Name { namespace: "test".into(), name: format!("service-{number}") };
@@ -172,9 +173,10 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
         flags: random.below(2),
         internal: ring(internal),
         external: ring(external),
-        members,
+        target_port: 0,
+        members: Arc::new(members),
         source_ranges: Vec::new(),
-        affinity: None,
+        affinity: [None, Some(10)][random.below(2) as usize],
     }
 }
 

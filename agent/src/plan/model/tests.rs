@@ -4,7 +4,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use weir_common::policy::{IDENTITY_WORLD, Identity};
+use weir_common::{
+    policy::{IDENTITY_WORLD, Identity},
+    service::flags,
+};
 
 use super::{
     Behaviour, Fault, Model, elements,
@@ -12,7 +15,7 @@ use super::{
     verdict::{Sample, answer, by_datapath, by_maps},
 };
 use crate::{
-    datapath::{Datapath, Frontend},
+    datapath::{Datapath, Frontend, Service},
     plan::{CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy},
 };
 
@@ -106,8 +109,8 @@ fn settle(layout: &mut Layout, image: Image, goal: &Goal) -> Image {
     let identities = goal.datapath.identities.iter().map(|(net, id)| (*net, Identity { slots: [*id; 2] }));
     assert_eq!(image.identities, identities.collect());
     let members = goal.datapath.frontends.values();
-    let members =
-        members.flat_map(|service| service.members.iter().map(|backend| ((service.id, *backend), ())));
+    let members = members
+        .flat_map(|service| service.members.iter().map(|(backend, bits)| ((service.id, *backend), *bits)));
     assert_eq!(image.members, members.collect());
     assert!(goal.plan(layout).is_empty(), "a second commit of the same has something to do");
     image
@@ -284,5 +287,35 @@ fn what_does_not_fit_is_refused_whole_with_the_numbers() {
         let refused = Plan::between(&Layout::default(), &goal.desired(), &sizes).unwrap_err();
         assert_eq!(refused.map, map);
         assert!(refused.needed > u64::from(refused.capacity), "{refused}");
+    }
+}
+
+#[test]
+fn a_service_with_source_ranges_has_them_at_every_instant() {
+    let mut goal = Goal::rich();
+    let restrict = |goal: &mut Goal, range: Option<&str>| {
+        let restricted = goal.datapath.frontends.iter().map(|(frontend, service)| {
+            let source_ranges = range.iter().map(|range| range.parse().unwrap()).collect();
+            let flags = if range.is_some() { flags::SOURCE_RANGES } else { 0 };
+            (*frontend, Service { source_ranges, flags, ..service.clone() })
+        });
+        goal.datapath.frontends = restricted.collect();
+    };
+    let mut layout = committed(&goal).0;
+    for range in [Some("192.0.2.0/24"), Some("198.51.100.0/24"), None] {
+        restrict(&mut goal, range);
+        let plan = goal.plan(&layout);
+        let mut model = Model::watched(layout.image.clone(), |image, write| {
+            for service in
+                image.frontends.values().filter(|service| service.flags & flags::SOURCE_RANGES != 0)
+            {
+                let has_some = image.sources.keys().any(|(id, _)| *id == service.id);
+                assert!(has_some, "service {} refuses everybody after {write:?}", service.id);
+            }
+        });
+        commit(&mut layout, &plan, &mut model).unwrap();
+        let wanted = range.map(|range| range.parse().unwrap());
+        assert!(layout.image.sources.keys().all(|(_, net)| Some(*net) == wanted));
+        assert_eq!(layout.image.sources.is_empty(), range.is_none());
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn read(path: &Path, config: &case::Config) -> anyhow::Result<Vec<Val
                 case::NodePortAddresses::Blocks(blocks) => json!(blocks),
             },
             "masqueradeAll": config.masquerade_all,
+            // The cases are kube-proxy's.
+            "resetGoneBackends": false,
         },
     }));
     Ok(documents)

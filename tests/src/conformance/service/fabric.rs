@@ -58,7 +58,7 @@ impl Testbed for Fabric {
     }
 
     fn go_on(&mut self, node: &str, protocol: Protocol, connection: &Ends) -> anyhow::Result<Fate> {
-        Ok(self.send(node, connection, later(connection, protocol))?.0)
+        Ok(self.send(node, connection, &later(connection, protocol))?.0)
     }
 
     fn health(&mut self, node: &str, service: &str, port: u16) -> anyhow::Result<Option<(u16, usize)>> {
@@ -72,7 +72,7 @@ impl Testbed for Fabric {
 impl Fabric {
     /// Sends the first packet of a connection, its answer, and one packet more each way.
     fn exchange(&self, node: &str, protocol: Protocol, ends: &Ends) -> anyhow::Result<Fate> {
-        let (fate, server) = self.send(node, ends, frame(ends, protocol, true))?;
+        let (fate, server) = self.send(node, ends, &frame(ends, protocol, true))?;
         let (Fate::Dnat { backend, source }, Some(server)) = (&fate, server) else { return Ok(fate) };
         let there = Ends { src: source.ip(), sport: source.port(), dst: backend.ip(), dport: backend.port() };
         for answer in [frame(&there.back(), protocol, false), later(&there.back(), protocol)] {
@@ -93,7 +93,7 @@ impl Fabric {
                 }
                 Progress::On(..) => return Ok(Fate::Wrong("the answer goes round in circles".to_owned())),
             }
-            let (again, _) = self.send(node, ends, later(ends, protocol))?;
+            let (again, _) = self.send(node, ends, &later(ends, protocol))?;
             if again != fate {
                 return Ok(Fate::Wrong(format!("first {fate:?}, then {again:?}")));
             }
@@ -102,13 +102,13 @@ impl Fabric {
     }
 
     /// Sends a packet of a client; for one that arrives at a backend, says where that is.
-    fn send(&self, node: &str, ends: &Ends, sent: Vec<u8>) -> anyhow::Result<(Fate, Option<Place<'_>>)> {
+    fn send(&self, node: &str, ends: &Ends, sent: &[u8]) -> anyhow::Result<(Fate, Option<Place<'_>>)> {
         let client = self.place(node, ends)?;
         let first = match client {
             Place::Outside => Hop::FromWire(self.member(node)?),
-            client => self.sender(client, &sent)?,
+            client => self.sender(client, sent)?,
         };
-        let (place, frame) = match self.carry(first, sent.clone())? {
+        let (place, frame) = match self.carry(first, sent.to_vec())? {
             Progress::Arrived(place, frame) => (place, frame),
             Progress::Lost(why) => return Ok((Fate::Drop(why), None)),
             Progress::On(..) => return Ok((Fate::Wrong("it goes round in circles".to_owned()), None)),
@@ -117,7 +117,7 @@ impl Fabric {
         let tuple = read_tuple(&frame);
         let fate = if !bad.is_empty() {
             Fate::Wrong(format!("{tuple:?}: {bad:?}"))
-        } else if place == client && is_port_unreachable(&frame, &sent) {
+        } else if place == client && is_port_unreachable(&frame, sent) {
             Fate::Reject
         } else if tuple == *ends {
             Fate::Pass
@@ -211,6 +211,7 @@ impl Fabric {
                     Progress::Arrived(Place::Node(member.name), frame)
                 }
                 Program::ToUplink => self.on_wire(member, frame),
+                Program::Edge => unreachable!("no case asks for tunnels, and without it is not attached"),
             },
         })
     }

@@ -1,4 +1,4 @@
-//! Service cases: [`run`] has every packet answered by the compiled datapath's own model, [`run_on`] sends packets.
+//! Service cases: [`run`] has every packet answered by the compiled datapath's own model, `run_on` sends packets.
 
 mod case;
 mod documents;
@@ -82,6 +82,8 @@ fn cluster(manifest: &Path, config: &case::Config) -> anyhow::Result<Cluster> {
     cluster.config.pod_cidrs.clone_from(&config.cluster_cidrs);
     cluster.config.service_cidrs.clone_from(&config.service_cidrs);
     cluster.config.masquerade_all = config.masquerade_all;
+    // The cases are kube-proxy's.
+    cluster.config.keep_gone = true;
     cluster.config.pods_unknown = !config.detect_local;
     cluster.config.node_port_addresses = match &config.node_port_addresses {
         case::NodePortAddresses::Primary(_) => None,
@@ -262,6 +264,7 @@ fn describe(outcome: Outcome) -> String {
     match outcome {
         Outcome::Backend(backend) => text(backend),
         Outcome::Reject => "reject".to_owned(),
+        Outcome::Reset => "reset".to_owned(),
         Outcome::Drop => "drop".to_owned(),
         Outcome::Pass => "pass".to_owned(),
     }

@@ -104,6 +104,7 @@ fn swap(
             sizes: Sizes::default(),
             log_level: 0,
             attach_mode: None,
+            xdp_mode: weir::kernel::XdpMode::Auto,
             events: 0,
         },
     )?;

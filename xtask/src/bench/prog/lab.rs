@@ -7,7 +7,7 @@ use aya::programs::ProgramFd;
 use weir::{
     cluster::Objects,
     compile::{Numbers, compile},
-    kernel::{Kernel, Options, Program, detach_all},
+    kernel::{Kernel, Options, Program, XdpMode, detach_all},
     manifest,
     plan::{Interface, PerFamily, Sizes},
 };
@@ -48,6 +48,7 @@ impl Lab {
             sizes: Sizes { flows, ..Sizes::default() },
             log_level: 0,
             attach_mode: None,
+            xdp_mode: XdpMode::Off,
             // As an agent that nobody observes.
             events: events::DROPS | events::FLOWS,
         };

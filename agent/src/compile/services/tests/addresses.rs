@@ -128,9 +128,33 @@ fn an_endpoint_that_is_a_service_is_none() {
         own.ports[0].port = Some(port);
         assert_eq!(ask(&cluster, OUTSIDE, LOAD_BALANCER, 80), "reject", "{address}");
 
+        if address == CLUSTER_IP {
+            // Of the services' range no port is an endpoint's.
+            continue;
+        }
         // Nobody is asked there.
         cluster.slices.get_mut(&name("web-1")).unwrap().ports[0].port = Some(port + 1);
         let served = format!("{address}:{}*", port + 1);
         assert_eq!(ask(&cluster, OUTSIDE, LOAD_BALANCER, 80), served, "{address}");
     }
+}
+
+#[test]
+fn a_backend_that_is_a_service_is_none() {
+    let mut cluster = spread();
+    // Another service's address; free ones of the services' range; a node port; what a load balancer answers on.
+    let mut loops = slice("web-2", ["10.96.0.99", CLUSTER_IP].map(|to| endpoint(to, "node-1")).to_vec());
+    cluster.slices.insert(name("web-2"), loops.clone());
+    assert_eq!(ask(&cluster, OUTSIDE, EXTERNAL, 80), BOTH_MASQUERADED);
+    for (address, port) in [(NODE, NODE_PORT), (LOAD_BALANCER, 80), (EXTERNAL, 80)] {
+        loops.endpoints = vec![endpoint(address, "node-1")];
+        loops.ports[0].port = Some(port);
+        cluster.slices.insert(name("web-2"), loops.clone());
+        assert_eq!(ask(&cluster, OUTSIDE, EXTERNAL, 80), BOTH_MASQUERADED, "{address}:{port}");
+    }
+    // On another port it is a socket of the node.
+    loops.endpoints = vec![endpoint(NODE, "node-1")];
+    loops.ports[0].port = Some(8080);
+    cluster.slices.insert(name("web-2"), loops);
+    assert!(ask(&cluster, OUTSIDE, EXTERNAL, 80).contains("192.0.2.11:8080"));
 }

@@ -10,11 +10,11 @@ use crate::{
 
 /// One state of a cluster: for each of three services, whether it is there, its place, its slices and their
 /// endpoints. No two have one address, but they may take over another's, and an external address of one may be
-/// a node's, at the node port of another.
+/// a node's, at the node port of another, or an endpoint's.
 type State = (usize, [(bool, u8, Vec<u8>); 3], bool);
 
 fn state() -> impl Strategy<Value = State> {
-    let each = || (any::<bool>(), 0..4_u8, proptest::collection::vec(0..6_u8, 0..3));
+    let each = || (any::<bool>(), 0..5_u8, proptest::collection::vec(0..6_u8, 0..3));
     (0..3_usize, [each(), each(), each()], proptest::bool::weighted(0.1))
 }
 
@@ -35,6 +35,9 @@ fn cluster_of((turn, services, is_local): &State) -> Cluster {
             service.ports.truncate(1);
             // The external address's port.
             service.ports[0].port = if *form == 1 && place == 0 { NODE_PORT } else { 80 };
+            if *form == 4 {
+                (service.external_ips, service.ports[0].port) = (vec![ip(&format!("10.64.1.{place}"))], 8080);
+            }
             service.ports[0].node_port = (place == 1).then_some(NODE_PORT);
             cluster.services.insert(service.name.clone(), service);
         }

@@ -50,7 +50,7 @@ fn udp_leaves_when_its_service_goes() {
 }
 
 #[test]
-fn tcp_stays_with_an_endpoint_that_is_gone() {
+fn tcp_stays_when_its_service_goes() {
     let mut balancer = Balancer::default();
     let datapath = compile(&cluster(vec![endpoint("10.64.1.10", "node-1")]), "node-1");
     let packet = packet(POD, CLUSTER_IP, 80);
@@ -58,6 +58,25 @@ fn tcp_stays_with_an_endpoint_that_is_gone() {
     assert_eq!(balancer.handle(&Datapath::default(), &packet, 7, NOW), to("10.64.1.10"));
     let new = Packet { sport: 40001, ..packet };
     assert_eq!(balancer.handle(&Datapath::default(), &new, 7, NOW), Outcome::Pass);
+}
+
+#[test]
+fn tcp_is_reset_when_its_endpoint_is_gone_and_not_before() {
+    let at = |endpoints| compile(&cluster(endpoints), "node-1");
+    let other = endpoint("10.64.2.10", "node-2");
+    let mut balancer = Balancer::default();
+    let mut next = |datapath: &Datapath| balancer.handle(datapath, &packet(POD, CLUSTER_IP, 80), 7, NOW);
+    assert_eq!(next(&at(vec![endpoint("10.64.1.10", "node-1")])), to("10.64.1.10"));
+    for state in [draining, dead] {
+        assert_eq!(next(&at(vec![state("10.64.1.10", "node-1"), other.clone()])), to("10.64.1.10"));
+    }
+    assert_eq!(next(&at(vec![other.clone()])), Outcome::Reset);
+    assert_eq!(next(&at(vec![])), Outcome::Reset, "without another one as well");
+    assert_eq!(
+        next(&Datapath { reset_gone: false, ..at(vec![other]) }),
+        to("10.64.1.10"),
+        "kube-proxy's way"
+    );
 }
 
 /// A service with affinity for 10 seconds and this many endpoints.

@@ -76,5 +76,5 @@ fn live_flows_may_stay_with_a_failing_backend() {
     let datapath = compile_with(&cluster, "node-1", &unhealthy, &mut Numbers::default()).unwrap();
 
     let frontend = Frontend { address: ip(CLUSTER_IP), port: 80, protocol: 6 };
-    assert!(datapath.frontends[&frontend].members.contains(&target(REMOTE).backend));
+    assert!(datapath.frontends[&frontend].members.contains_key(&target(REMOTE).backend));
 }

@@ -84,6 +84,7 @@ fn service() -> Service {
         external_local: false,
         internal_local: false,
         affinity: None,
+        forwarding: None,
         publish_not_ready: false,
         health_check_port: Some(32000),
         probe: None,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Meta, TRAFFIC_POLICIES, UNLIMITED, check_conditions, meta, sub};
 use crate::{
-    cluster::{Service, ServiceKind},
+    cluster::{Forwarding, Service, ServiceKind},
     manifest::{address, diagnostics::quote, fields::Fields, names, node::Node, scalar::Scalar},
 };
 
@@ -35,6 +35,10 @@ const SPEC: [&str; 20] = [
     "trafficDistribution",
 ];
 
+/// How packets from outside get to a backend on another node.
+const FORWARDING: &str = "weir.dev/forwarding";
+const FORWARDINGS: [(&str, Forwarding); 2] = [("snat", Forwarding::Snat), ("dsr", Forwarding::Dsr)];
+
 /// Seconds that affinity to a backend lasts unless the service says otherwise.
 const AFFINITY_TIMEOUT: u32 = 10_800;
 
@@ -53,6 +57,7 @@ pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Service {
         external_local: false,
         internal_local: false,
         affinity: None,
+        forwarding: meta::annotation(object, FORWARDING).and_then(|node| node.one_of(&FORWARDINGS)),
         publish_not_ready: false,
         health_check_port: None,
         probe: probe::read(object),

@@ -161,8 +161,8 @@ impl Network {
 
     /// The same line for all nodes but one.
     fn route_elsewhere(&self, number: usize, line: &str) -> Result<()> {
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
-        others.map(|(_, node)| netns::ip(Some(&node.netns), &[line.to_owned()])).collect()
+        let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
+        others.try_for_each(|(_, node)| netns::ip(Some(&node.netns), &[line.to_owned()]))
     }
 
     fn add_pod(&mut self, pod: &Pod) -> Result<()> {

@@ -1,0 +1,190 @@
+//! The edge: packets from outside for services whose backends are on other nodes, sent on at XDP before the
+//! kernel makes anything of them.
+//!
+//! A fast path and nothing else. It takes whole TCP and UDP packets without options, of flows that leave by
+//! the interface that they come by; every other packet goes up unchanged, to `from_uplink` at TC, which
+//! decides and does the same in all cases. So a packet that the edge does not take is slower, never treated
+//! otherwise.
+//!
+//! Flows with a backend of this node go up too: there the packet is rewritten and put into the pod in one
+//! step, which XDP cannot do.
+
+pub mod fib;
+mod xdp;
+
+use aya_ebpf::bindings::{
+    xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    xdp_md,
+};
+use weir_common::{
+    addr::Addr,
+    flow::{flags, state},
+    header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth, IpHeader},
+    policy::RULE_NONE,
+    reason::Hook,
+    service,
+    state::State,
+};
+
+use crate::{
+    ctx::Ctx,
+    family::{Family, Inet, Inet6},
+    flow::{self, Rules},
+    maps,
+    parse::{IP_OFFSET, Kind},
+    rewrite,
+    service::{choose, find},
+    slow, tunnel, words,
+    work::Work,
+};
+
+/// Runs the program.
+#[inline(always)]
+pub fn run(ctx: &Ctx<xdp_md>) -> u32 {
+    let Ok(eth) = ctx.header::<Eth>(0) else { return XDP_PASS };
+    // A frame to a group is not the node's to send on.
+    if eth.dst[0] & 1 != 0 {
+        return XDP_PASS;
+    }
+    match eth.ethertype.get() {
+        ETHERTYPE_IPV4 => packet::<Inet>(ctx),
+        ETHERTYPE_IPV6 => packet::<Inet6>(ctx),
+        _ => XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn packet<F: Family>(ctx: &Ctx<xdp_md>) -> u32 {
+    // The one element is always there.
+    let Some(work) = F::work().get_ptr_mut(0) else { return XDP_PASS };
+    // SAFETY: this CPU's own element, of integers only; see `Work`.
+    let work = unsafe { &mut *work };
+    let len = ctx.len();
+    let action =
+        if is_plain::<F>(ctx, work) && has_way::<F>(ctx, work) { send::<F>(ctx, work) } else { XDP_PASS };
+    if action == XDP_TX {
+        maps::count(&maps::FORWARDED, Hook::Edge as u32, len);
+    }
+    action
+}
+
+/// Parses the packet; whether it is one that the edge takes.
+#[inline(always)]
+fn is_plain<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
+    let is_parsed = F::parse(ctx, work).is_ok();
+    slow::settle();
+    let packet = &work.packet;
+    let has_ports = packet.kind == Kind::Tcp || packet.kind == Kind::Udp;
+    is_parsed && has_ports && !packet.piece.is_fragment && packet.ttl > 1
+}
+
+/// Finds the packet's way; whether it is one out by the interface that it came by, known to the last hop.
+#[inline(always)]
+fn has_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
+    let Some(state) = maps::state() else { return false };
+    let epoch = state.epoch;
+    if epoch == 0 {
+        return false;
+    }
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
+    if flow::lookup::<F>(work, maps::now()) {
+        // Whether a flow of an earlier revision may stay is for TC to decide.
+        if work.path.epoch != epoch {
+            return false;
+        }
+    } else if !open::<F>(work) {
+        return false;
+    }
+    slow::settle();
+    let path = &work.path;
+    if path.flags & flags::EDGE != 0 && !path.is_due {
+        return path.ifindex == ctx.ingress_ifindex();
+    }
+    is_onward(path.flags) && approach::<F>(ctx, state, work)
+}
+
+/// Whether packets of a flow leave the node again, for whoever opened it from outside.
+#[inline(always)]
+fn is_onward(way: u16) -> bool {
+    let is_translated = way & (flags::BY_UPLINK | flags::TO_PEER | flags::FROM_NODE) == flags::BY_UPLINK;
+    way & flags::TUNNEL != 0 || is_translated
+}
+
+/// Chooses the backend of a new flow, where nothing is to be decided but that. Its way is in `work`.
+#[inline(always)]
+fn open<F: Family>(work: &mut Work<F::Addr>) -> bool {
+    let Work { packet, path, epoch, .. } = work;
+    let key = &packet.key;
+    let Some(service) = find::<F>(key) else { return false };
+    let (is_simple, external) = (is_simple(service), service.external);
+    if !is_simple || key.src.is_martian() || F::inside(&key.src) != 0 {
+        return false;
+    }
+    let Some(backend) = choose::<F>(external, key) else { return false };
+    // SAFETY: places of one type each, all in maps.
+    unsafe {
+        words::copy(&raw mut path.to, key.tuple());
+        words::copy(&raw mut path.to.dst, &raw const backend.addr);
+    }
+    path.to.dport = backend.port;
+    path.flags = flags::TUNNEL;
+    path.state = state::OPENING;
+    path.epoch = *epoch;
+    true
+}
+
+/// Whether the backend is all there is to a new flow of the service.
+#[inline(always)]
+fn is_simple(service: &service::Service) -> bool {
+    service.affinity == 0
+        && service.flags & (service::flags::DSR | service::flags::SOURCE_RANGES) == service::flags::DSR
+}
+
+/// Asks the kernel for the next hop of the flow in `work` and records the flow with it. False where that is
+/// not known, or lies beyond another interface: a pod of this node, for one.
+#[inline(always)]
+fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr>) -> bool {
+    let Work { packet, path, entry, rules, fib, .. } = work;
+    let ifindex = ctx.ingress_ifindex();
+    let from = if path.flags & flags::TUNNEL != 0 { F::node(state) } else { &path.to.src };
+    fib.ask::<F>(ifindex, from, &path.to.dst);
+    if !fib.answer(ctx) || fib.ifindex != ifindex {
+        return false;
+    }
+    path.ifindex = ifindex;
+    path.flags |= flags::EDGE;
+    *rules = Rules { egress: RULE_NONE, ingress: RULE_NONE };
+    // SAFETY: places of one type each, all in the map.
+    unsafe {
+        words::copy(&raw mut path.mac, &raw const fib.dmac);
+        words::copy(&raw mut entry.key, &raw const packet.key);
+        words::copy(&raw mut entry.path, path);
+    }
+    F::insert();
+    true
+}
+
+/// Sends the packet out again as its way says.
+#[inline(always)]
+fn send<F: Family>(ctx: &Ctx<xdp_md>, work: &Work<F::Addr>) -> u32 {
+    let path = &work.path;
+    if path.flags & flags::TUNNEL == 0 {
+        return match rewrite::translate::<F, _>(ctx, &work.packet, &path.to) {
+            Ok(()) if rewrite::route::<F>(ctx, &path.mac).is_ok() => XDP_TX,
+            // It has been changed: nobody else is to make something of it.
+            _ => XDP_DROP,
+        };
+    }
+    let Some(state) = maps::state() else { return XDP_PASS };
+    let Ok(ip) = ctx.header_mut::<F::Header>(IP_OFFSET) else { return XDP_PASS };
+    if !tunnel::fits::<F>(ctx, u32::from(ip.packet_len()), path.ifindex) {
+        return XDP_PASS;
+    }
+    ip.take_hop();
+    match xdp::encapsulate::<F>(ctx, F::node(state), path) {
+        true => XDP_TX,
+        // As above.
+        false => XDP_DROP,
+    }
+}

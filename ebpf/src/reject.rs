@@ -1,0 +1,123 @@
+//! Rejects: the packet is made into an ICMP port unreachable that quotes it, and goes back where it came from.
+//!
+//! It speaks for the address that the sender asked: that is whose port is not there, and an address of the
+//! node would be a forged one to the node's own stack. No answer goes to a packet that was sent to all of a
+//! link, or under an address that nobody has, and none is about an ICMP error or a later fragment, which
+//! have been refused for other reasons before a service is looked for (RFC 1122, section 3.2.2).
+//!
+//! A pod's packets come under its own address, so that an answer, of one packet for one, reaches nobody
+//! else. Who is outside may have used any source: those answers are limited as Linux limits all of its own.
+
+use weir_common::{
+    addr::{Addr, Be16},
+    answer::NewHeader,
+    checksum::Sum,
+    flow::elapsed,
+    header::{Eth, Icmp, IpHeader},
+    reason::{Hook, Reason},
+};
+
+use crate::{
+    ctx::Ctx,
+    family::Family,
+    maps,
+    parse::IP_OFFSET,
+    slow, words,
+    work::{Meter, Work},
+};
+
+/// Answers to the outside that one CPU gives a second: `net.ipv4.icmp_msgs_per_sec` of Linux.
+const MOST_A_SECOND: u32 = 1000;
+
+/// What an answer begins with; what it quotes comes next.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head<H: Copy> {
+    eth: Eth,
+    ip: H,
+    icmp: Icmp,
+}
+
+/// Whether a packet that is refused for this reason is answered.
+#[inline(always)]
+pub fn is_due(reason: u32) -> bool {
+    reason == Reason::ServiceNoBackend as u32 || reason == Reason::ServicePortUnknown as u32
+}
+
+/// Answers the packet in `work`, whose place the answer takes. Gives what the program returns; `None` when
+/// there is no answer.
+#[inline(always)]
+pub fn answer<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Option<i32> {
+    let Work { packet, path, meter, .. } = work;
+    let (src, dst) = (&packet.key.src, &packet.key.dst);
+    let is_for_all = ctx.header::<Eth>(0).ok()?.dst[0] & 1 != 0;
+    if is_for_all || src.is_martian() || (hook == Hook::FromUplink as u32 && !is_within_limit(meter)) {
+        return None;
+    }
+    let end = packet.l4 + (packet.piece.end - packet.piece.start);
+    let most = F::Header::ERROR_MAX - (size_of::<F::Header>() + size_of::<Icmp>()) as u32;
+    let len = (end - IP_OFFSET).min(most);
+    let quoted = slow::hear(slow::sum(ctx.as_ptr(), IP_OFFSET, len));
+    if quoted == slow::NOT_OURS {
+        return None;
+    }
+    ctx.resize(IP_OFFSET + len, (size_of::<F::Header>() + size_of::<Icmp>()) as i32).ok()?;
+    let head = ctx.header_mut::<Head<F::Header>>(0).ok()?;
+    turn(&mut head.eth, &mut path.mac);
+    // SAFETY: places of one type each, in the packet and in the map.
+    unsafe {
+        let addresses = head.ip.addresses().cast::<F::Addr>();
+        words::copy(addresses, dst);
+        words::copy(addresses.add(1), src);
+    }
+    let len = len as u16 + size_of::<Icmp>() as u16;
+    let addresses = Sum::new().addr(*src).addr(*dst);
+    head.ip.begin(F::ICMP, len, addresses);
+    let kind = [F::Header::UNREACHABLE, F::Header::PORT_UNREACHABLE];
+    [head.icmp.kind, head.icmp.code] = kind;
+    (head.icmp.id, head.icmp.rest) = (Be16(0), Be16(0));
+    let mut sum = Sum::new().word(quoted).half(u16::from_ne_bytes(kind));
+    if F::VERSION == 6 {
+        sum = sum.word(addresses.folded32()).pseudo(F::ICMP, len);
+    }
+    head.icmp.check = sum.check();
+    send_back(ctx, hook)
+}
+
+/// Gives the frame to who sent it. `spare` is a place in a map.
+#[inline(always)]
+pub fn turn(eth: &mut Eth, spare: &mut [u8; 6]) {
+    // SAFETY: places of one type, in the packet and in a map.
+    unsafe {
+        words::copy(&raw mut *spare, &raw const eth.dst);
+        words::copy(&raw mut eth.dst, &raw const eth.src);
+        words::copy(&raw mut eth.src, &raw const *spare);
+    }
+}
+
+/// Sends the packet to where it came from.
+#[inline(always)]
+pub fn send_back(ctx: &Ctx, hook: u32) -> Option<i32> {
+    let action = if hook == Hook::FromPod as u32 {
+        ctx.redirect_peer(ctx.ifindex())
+    } else if hook == Hook::FromUplink as u32 {
+        ctx.redirect(ctx.ifindex())
+    } else if hook == Hook::ToUplink as u32 {
+        // To the node's own socket, as if it had come in.
+        ctx.redirect_ingress(ctx.ifindex())
+    } else {
+        return None;
+    };
+    Some(action)
+}
+
+/// Counts an answer to the outside; false when there have been enough for this second.
+#[inline(always)]
+fn is_within_limit(meter: &mut Meter) -> bool {
+    let now = maps::now();
+    if elapsed(now, meter.since) >= maps::HZ.load() {
+        *meter = Meter { since: now, count: 0 };
+    }
+    meter.count += 1;
+    meter.count <= MOST_A_SECOND
+}

@@ -1,0 +1,171 @@
+//! Opening a flow: where it goes, under which source, and whether policy lets it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weir::datapath::{
+    Connection, Frontend, Origin, RuleOrigin,
+    services::{Packet as Call, Verdict},
+};
+use weir_common::{
+    policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol},
+    reason::Reason,
+};
+
+use super::{
+    super::{
+        facts::{ends, hash, is_martian, slot},
+        parse::{Kind, Packet},
+    },
+    ACK, Flow, Hook, Oracle, SYN, State, TCP,
+};
+use crate::packets::Ends;
+
+impl Oracle {
+    /// Where a new flow goes.
+    pub(super) fn open(&self, hook: Hook, packet: &Packet, scope: u32) -> Result<Option<Flow>, Reason> {
+        let here = ends(packet);
+        let mut flow = Flow {
+            to: here,
+            is_reply: false,
+            from_node: matches!(hook, Hook::ToUplink | Hook::NodeToPod(_)),
+            masqueraded: false,
+            by_uplink: false,
+            by_loopback: false,
+            receiver: None,
+            state: State::Opening,
+        };
+        let served = match hook {
+            Hook::ToPod(_) | Hook::NodeToPod(_) => None,
+            _ => self.serve(hook, packet, &mut flow),
+        };
+        if served.is_none() && matches!(hook, Hook::FromUplink | Hook::ToUplink) {
+            return Ok(None);
+        }
+        if packet.is_later() {
+            return Err(Reason::FragmentNotFound);
+        }
+        if packet.kind == Kind::EchoReply {
+            return Err(Reason::IcmpUnrelated);
+        }
+        match hook {
+            Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(here.dst) != Some(ifindex) => {
+                return Err(Reason::UnknownEndpoint);
+            }
+            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(here.src) => {
+                return Err(Reason::InvalidSource);
+            }
+            Hook::FromPod(_) if self.interface(here.src) != Some(scope) => return Err(Reason::InvalidSource),
+            Hook::FromPod(_) if is_martian(here.dst) || here.dst == here.src => {
+                return Err(Reason::InvalidDestination);
+            }
+            _ => {}
+        }
+        served.unwrap_or(Ok(()))?;
+        let is_inside = self.datapath.inside.keys().any(|net| net.contains(&IpNet::from(flow.to.dst)));
+        let leaves = self.datapath.masquerade && !self.pods.contains_key(&flow.to.dst) && !is_inside;
+        if matches!(hook, Hook::FromPod(_)) && leaves {
+            (flow.masqueraded, flow.by_uplink) = (true, true);
+        }
+        Ok(Some(flow))
+    }
+
+    /// Whether an address may be that of somebody elsewhere.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+        !self.pods.contains_key(&address) && !self.is_own(address) && !is_martian(address) && !is_service
+    }
+
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.datapath.node_addresses.contains(&address)
+    }
+
+    /// Sends a flow to a backend of the service that it is for; `None`: it is for none.
+    fn serve(&self, hook: Hook, packet: &Packet, flow: &mut Flow) -> Option<Result<(), Reason>> {
+        let here = ends(packet);
+        let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
+        let from = if flow.from_node { self.node_address(here.src) } else { here.src };
+        let frontend = self.datapath.frontends.get(&to);
+        let opens = match packet.protocol {
+            TCP => packet.tcp_flags & (SYN | ACK) == SYN,
+            _ => packet.kind != Kind::EchoReply,
+        };
+        if frontend.is_none()
+            && (self.pods.contains_key(&here.dst) || !opens && !matches!(hook, Hook::FromPod(_)))
+        {
+            return None;
+        }
+        Some(Err(match (self.datapath.serve(&Call { from, sport: here.sport, to }), frontend) {
+            (Verdict::Pass, _) => return None,
+            (Verdict::Drop, None) => Reason::ServiceUnallocated,
+            (Verdict::Drop, Some(service)) => {
+                let is_allowed = service.source_ranges.is_empty()
+                    || service.source_ranges.iter().any(|range| range.contains(&here.src));
+                if is_allowed { Reason::ServiceNotLocal } else { Reason::SourceRange }
+            }
+            (Verdict::Reject, None) => Reason::ServicePortUnknown,
+            (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
+            (Verdict::Dnat(choice), _) => {
+                let backend = choice.ring.at(slot(packet) as usize % choice.ring.len());
+                (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
+                if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
+                    flow.by_loopback = flow.from_node;
+                } else {
+                    flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
+                    flow.by_uplink = flow.masqueraded || flow.from_node;
+                }
+                return Some(Ok(()));
+            }
+        }))
+    }
+
+    /// A source port by which the flow's answers are told from those of every other; the programs' own order.
+    pub(super) fn allot(&self, packet: &Packet, scope: u32, flow: &mut Flow) -> Result<(), Reason> {
+        const FIRST: u32 = 10_000;
+        const PORTS: u32 = 20_000;
+        if flow.masqueraded {
+            flow.to.src = self.node_address(flow.to.dst);
+        }
+        let is_free = |to: &Ends| {
+            let back = self.flows.get(&(to.back(), packet.protocol, flow.receiver.unwrap_or(0)));
+            back.is_none_or(|back| back.to == ends(packet).back())
+        };
+        let first = hash(packet, scope) as u32 % PORTS;
+        for step in 0..16 {
+            let mut to = flow.to;
+            if step > 0 || flow.masqueraded {
+                to.sport = (FIRST + (first + step * 1117) % PORTS) as u16;
+            }
+            if is_free(&to) {
+                flow.to = to;
+                return Ok(());
+            }
+        }
+        Err(Reason::NoFreePort)
+    }
+
+    /// What policy says at the ends of a flow that are pods of this node.
+    pub(super) fn allow(&self, packet: &Packet, flow: &Flow) -> Result<(), Reason> {
+        let protocol = match packet.protocol {
+            TCP => Protocol::Tcp,
+            17 => Protocol::Udp,
+            132 => Protocol::Sctp,
+            _ => Protocol::Echo,
+        };
+        let connection =
+            Connection { source: packet.src, destination: flow.to.dst, protocol, port: flow.to.dport };
+        let origin = match flow.from_node {
+            true => Origin::Node,
+            false if self.pods.contains_key(&packet.src) => Origin::Pod,
+            false => Origin::Outside,
+        };
+        let path = self.datapath.path(origin, &connection);
+        let denied = [path.egress, path.ingress].into_iter().flatten().find(|decision| !decision.allowed);
+        match denied.map(|decision| self.datapath.rules.get(&decision.rule)) {
+            None => Ok(()),
+            Some(None) => Err(Reason::PolicyIncomplete),
+            Some(Some(RuleOrigin::Isolation { .. })) => Err(Reason::PolicyDenied),
+            Some(Some(_)) => Err(Reason::PolicyDeny),
+        }
+    }
+}

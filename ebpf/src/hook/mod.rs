@@ -135,7 +135,6 @@ fn judge<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<Out
     match work.packet.kind {
         Kind::Neighbour => return S::neighbour::<F>(ctx),
         Kind::IcmpError => match slow::hear(F::resolve_icmp_error(ctx, S::HOOK)) {
-            slow::GO_ON if S::goes_round(work) => return Err(Reason::IcmpUnrelated.into()),
             slow::GO_ON => {}
             _ if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
             reason => return Err(Refused(reason)),
@@ -159,6 +158,8 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
         _ if is_strict::<S, _>(work) => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
     let is_found = flow::lookup::<F>(work, maps::now());
     let is_known = is_found && !S::goes_round(work);
     if !is_known || work.path.epoch != epoch {

@@ -35,8 +35,11 @@ impl Oracle {
         // Either direction has been decided by what is in force.
         let is_current = |flow: &Flow| flow.epoch == self.epoch;
         let other = self.flows.get(&flow.other_way(quoted.protocol));
-        if !is_current(&flow) && !other.is_some_and(is_current) || is_tunnelled && flow.is_tunnel {
+        if !is_current(&flow) && !other.is_some_and(is_current) {
             return Err(Reason::IcmpUnrelated);
+        }
+        if is_tunnelled && flow.is_tunnel && packet.hops > 1 {
+            return Err(Reason::InvalidTunnel);
         }
         let change = if flow.is_tunnel || flow.to == key.0 {
             Change::NONE

@@ -70,12 +70,10 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
     let sound = copy.root.join("target/sound");
     fs::copy(object, &sound).context("cannot keep the kernel programs")?;
     for suite in [OF_AGENT, OF_KERNEL] {
-        if let Some(test) = copy.noticed_by(&copy.build(suite, &sound)?, &sound)? {
+        if let Some(test) = copy.noticed_by(suite, &sound, &sound)? {
             bail!("`{test}` fails without any fault");
         }
     }
-    // Faults of the kernel programs need no other tests than these, built once.
-    let of_kernel = copy.build(OF_KERNEL, &sound)?;
     let mut caught = Vec::new();
     let mut missed = 0;
     for (number, mutant) in (1..).zip(&chosen) {
@@ -85,9 +83,9 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
         );
         let test = copy.with(mutant, |copy| {
             if mutant.is_of_kernel() {
-                copy.noticed_by(&of_kernel, &copy.kernel_programs()?)
+                copy.noticed_by(OF_KERNEL, &copy.kernel_programs()?, &sound)
             } else {
-                copy.noticed_by(&copy.build(OF_AGENT, &sound)?, &sound)
+                copy.noticed_by(OF_AGENT, &sound, &sound)
             }
         })?;
         match &test {
@@ -169,29 +167,12 @@ impl Copy {
         build::kernel_programs_of(&self.root, &toolchain::find_or_install()?)
     }
 
-    /// Builds tests, in an agent that carries the programs in `object`.
-    fn build(&self, suite: Suite, object: &Path) -> Result<Vec<Test>> {
-        let build = |(package, target): &(&'static str, &'static str)| {
-            let mut cargo = Command::new("cargo");
-            cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
-            cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
-            let messages = shell::output(cargo.current_dir(&self.root))?;
-            let mut executables = messages.lines().filter_map(|line| {
-                let message: serde_json::Value = serde_json::from_str(line).ok()?;
-                let is_it = message["target"]["name"] == **target;
-                Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
-            });
-            let executable = executables.next_back().with_context(|| format!("{target} was not built"))?;
-            Ok(Test { package, target, executable })
-        };
-        suite.iter().map(build).collect()
-    }
-
-    /// The first of the tests that fails with the kernel programs in `object`.
-    fn noticed_by(&self, tests: &[Test], object: &Path) -> Result<Option<String>> {
-        for Test { package, target, executable } in tests {
+    /// The first of the tests that fails with the kernel programs in `object`; each is built when its turn comes.
+    fn noticed_by(&self, suite: Suite, object: &Path, sound: &Path) -> Result<Option<String>> {
+        for (package, target) in suite {
+            let executable = self.build(package, target, sound)?;
             let mut command = Command::new("timeout");
-            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(executable);
+            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(&executable);
             command.current_dir(self.root.join(if *package == "weir" { "agent" } else { "tests" }));
             command.envs([
                 ("RUST_TEST_THREADS", "1"),
@@ -206,13 +187,22 @@ impl Copy {
         }
         Ok(None)
     }
-}
 
-/// A test that was built.
-struct Test {
-    package: &'static str,
-    target: &'static str,
-    executable: PathBuf,
+    /// Builds a test, in an agent that carries the programs in `object`.
+    fn build(&self, package: &str, target: &str, object: &Path) -> Result<PathBuf> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
+        cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
+        // Nobody debugs these, and most of the time would go into linking.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        let messages = shell::output(cargo.current_dir(&self.root))?;
+        let mut executables = messages.lines().filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            let is_it = message["target"]["name"] == target;
+            Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
+        });
+        executables.next_back().with_context(|| format!("{target} was not built"))
+    }
 }
 
 /// The list for people.

@@ -198,7 +198,9 @@ impl Copy {
         let messages = shell::output(cargo.current_dir(&self.root))?;
         let mut executables = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let is_it = message["target"]["name"] == target;
+            // A program may have the name of a test.
+            let of = &message["target"];
+            let is_it = of["name"] == target && of["kind"][0] == "test";
             Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
         });
         executables.next_back().with_context(|| format!("{target} was not built"))

@@ -68,8 +68,8 @@ enum Command {
         /// Only the faults whose description contains this.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
-        /// Write the table of faults, `docs/mutants.md`.
-        #[arg(long, conflicts_with = "only")]
+        /// Write what became of them into the table, `docs/mutants.md`.
+        #[arg(long)]
         update: bool,
     },
     /// Build the static release binary and its checksum.

@@ -65,7 +65,7 @@ enum Command {
     Bench(bench::Options),
     /// Put faults into a copy of the sources, one by one, and see that the tests notice each.
     Mutants {
-        /// Only the faults whose description contains this.
+        /// Only the faults whose description or file contains this.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
         /// Write what became of them into the table, `docs/mutants.md`.

@@ -22,6 +22,7 @@ use weir::{
 };
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
+    early::{self, EarlySet},
     flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     state::events,
@@ -131,7 +132,11 @@ impl Node {
         forget_flows::<V4>(open("FLOWS_V4")?)?;
         forget_flows::<V6>(open("FLOWS_V6")?)?;
         forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
-        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+        forget_fragments::<V6>(open("FRAGMENTS_V6")?)?;
+        let waiting: Map<u32, EarlySet> = Map::new(open("EARLY")?)?;
+        let nothing =
+            EarlySet { held: 0, tags: [0; early::WAYS], seen: [0; early::WAYS], senders: [0; early::WAYS] };
+        Ok(waiting.put(&(0..early::SETS).map(|set| (set, nothing)).collect::<Vec<_>>())?)
     }
 
     /// Runs a program on a frame.

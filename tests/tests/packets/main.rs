@@ -5,6 +5,7 @@ mod addresses;
 mod affinity;
 mod capacity;
 mod doors;
+mod early;
 mod edge;
 mod exposed;
 mod extensions;

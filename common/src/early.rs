@@ -47,6 +47,11 @@ pub struct EarlySet {
     pub senders: [u32; WAYS],
 }
 
+impl EarlySet {
+    /// A set in which nothing waits.
+    pub const EMPTY: Self = Self { held: 0, tags: [FREE; WAYS], seen: [0; WAYS], senders: [0; WAYS] };
+}
+
 /// Element of the `EARLY_FRAMES` array.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -343,6 +343,11 @@ impl Lab {
         self.node.forget_all().expect("the tables can be written");
     }
 
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) {
+        self.node.forget_waiting().expect("the table can be written");
+    }
+
     /// Every flow in the table.
     pub fn flows(&self) -> Vec<Flow> {
         self.node.kernel().flows().expect("the flow table").iter().collect()

@@ -133,10 +133,14 @@ impl Node {
         forget_flows::<V6>(open("FLOWS_V6")?)?;
         forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
         forget_fragments::<V6>(open("FRAGMENTS_V6")?)?;
-        let waiting: Map<u32, EarlySet> = Map::new(open("EARLY")?)?;
-        let nothing =
-            EarlySet { held: 0, tags: [0; early::WAYS], seen: [0; early::WAYS], senders: [0; early::WAYS] };
-        Ok(waiting.put(&(0..early::SETS).map(|set| (set, nothing)).collect::<Vec<_>>())?)
+        self.forget_waiting()
+    }
+
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) -> anyhow::Result<()> {
+        let map = MapFd::new(object_get(&Pins::new(&self.pins).map("EARLY"))?)?;
+        let table: Map<u32, EarlySet> = Map::new(map)?;
+        Ok(table.put(&(0..early::SETS).map(|set| (set, EarlySet::EMPTY)).collect::<Vec<_>>())?)
     }
 
     /// Runs a program on a frame.

@@ -10,6 +10,7 @@ mod detach;
 mod doors;
 mod edge;
 mod external;
+mod fragments;
 mod health;
 mod hosts;
 mod input;

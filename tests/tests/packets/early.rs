@@ -1,26 +1,23 @@
 //! Fragments that come before the first of their datagram (attack tests 7 and 8): they wait, and when the first
 //! comes they are judged as if they had come behind it. Port 53 is allowed, 9999 is not.
 
-use std::{thread, time::Duration};
-
 use weir::kernel::Program;
 use weir_common::{
-    early::{FRAME_MAX, PATIENCE, SETS, SHARE, WAYS},
     header::protocol,
     reason::{Hook, Reason},
 };
-use weir_tests::packets::{At, Ends, Lab, Tap, Verdict, in_lab, ip_command};
+use weir_tests::packets::{At, Ends, Lab, Tap, Verdict, in_lab};
 
 use super::{
     CLIENT, FAMILIES, OTHER, SERVER, dropped,
     exposed::{self, NEAR},
     fragments::fragment,
-    handed_over, on_node, through_stack,
+    handed_over, on_node,
 };
 
-const UDP: u8 = protocol::UDP;
+pub(super) const UDP: u8 = protocol::UDP;
 /// `TC_ACT_SHOT`.
-const SHOT: u32 = 2;
+pub(super) const SHOT: u32 = 2;
 
 /// A pod sends a frame. `None`: it waits, or goes once more with what has waited for it.
 pub(super) fn offer(lab: &Lab, pod: &str, frame: &[u8]) -> Option<Verdict> {
@@ -37,19 +34,19 @@ pub(super) fn waits(lab: &Lab, pod: &str, frame: &[u8], what: &str) {
 
 /// A place that fragments come to.
 #[derive(Clone, Copy)]
-struct Place {
-    program: Program,
-    hook: Hook,
-    at: At,
+pub(super) struct Place {
+    pub program: Program,
+    pub hook: Hook,
+    pub at: At,
 }
 
 impl Place {
-    fn from_pod(lab: &Lab, pod: &str) -> Self {
+    pub fn from_pod(lab: &Lab, pod: &str) -> Self {
         let ifindex = lab.pod(pod).ifindex;
         Self { program: Program::FromPod, hook: Hook::FromPod, at: At { ifindex, ingress: ifindex } }
     }
 
-    fn from_uplink(lab: &Lab) -> Self {
+    pub fn from_uplink(lab: &Lab) -> Self {
         let at = At { ifindex: lab.uplink(), ingress: lab.uplink() };
         Self { program: Program::FromUplink, hook: Hook::FromUplink, at }
     }
@@ -81,14 +78,14 @@ impl Place {
 }
 
 /// A datagram of 96 bytes in pieces of 24, the first of which is the first.
-fn datagram(ends: &Ends, id: u16) -> Vec<Vec<u8>> {
+pub(super) fn datagram(ends: &Ends, id: u16) -> Vec<Vec<u8>> {
     let whole = ends.udp_segment(&[7; 88]);
     let pieces = whole.chunks(24).enumerate();
     pieces.map(|(number, data)| fragment(ends, UDP, id, number * 24, number < 3, data)).collect()
 }
 
 /// The frames that came in by an interface.
-fn came_in(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
+pub(super) fn came_in(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
     let seen = tap.seen().into_iter().filter(|seen| seen.ifindex == ifindex && !seen.is_outgoing);
     seen.map(|seen| seen.frame).collect()
 }
@@ -275,103 +272,6 @@ fn a_second_first_neither_changes_the_port_nor_lets_anything_go() {
             let pieces = datagram(&allowed, 2);
             place.waits(lab, &pieces[1]);
             assert_eq!(place.counts(lab, &pieces[0]), [(None, 2)], "allowed");
-        }
-    });
-}
-
-#[test]
-fn a_sender_has_its_share_and_the_others_theirs() {
-    on_node(|lab| {
-        for family in FAMILIES {
-            let late = |src: &str, id| datagram(&Ends::new(src, family.server, 53), id).swap_remove(1);
-            for id in 0..SHARE as u16 {
-                waits(lab, CLIENT, &late(family.client, id), "within its share");
-            }
-            dropped(lab.send(CLIENT, &late(family.client, 99)), Reason::FragmentBufferFull, "beyond");
-            dropped(
-                lab.send(CLIENT, &late(family.other, 99)),
-                Reason::FragmentBufferFull,
-                "under another name",
-            );
-            waits(lab, OTHER, &late(family.other, 1), "another pod");
-            lab.forget_all();
-        }
-    });
-}
-
-#[test]
-fn a_flood_from_outside_is_bounded_and_takes_no_pods_place() {
-    on_node(|lab| {
-        for family in FAMILIES {
-            let from = |number: u32| match family.client.contains(':') {
-                true => format!("2001:db8:{:x}:{:x}::1", number >> 8, number & 0xff),
-                false => format!("203.0.{}.{}", number >> 8, number & 0xff),
-            };
-            let place = Place::from_uplink(lab);
-            let late = |number| datagram(&Ends::new(&from(number), family.server, 53), 1).swap_remove(1);
-            let flood = (0..4_000).map(|number| lab.offer(place.program, place.at, &late(number)));
-            let kept = flood.filter(Option::is_none).count();
-            assert_eq!(kept, SETS as usize / 2 * WAYS, "the part of the table that is for the outside");
-            // The uplink leaves to the stack what it does not judge; the pod's own program is strict.
-            through_stack(lab.arrive(&late(5_000)), "at the uplink");
-            dropped(lab.receive(SERVER, &late(5_000)), Reason::FragmentBufferFull, "at the pod");
-            let own = datagram(&Ends::new(family.client, family.server, 53), 1);
-            waits(lab, CLIENT, &own[1], "a pod's");
-            lab.forget_all();
-        }
-    });
-}
-
-#[test]
-fn what_waits_too_long_is_dropped_and_makes_room() {
-    on_node(|lab| {
-        let place = Place::from_pod(lab, CLIENT);
-        let timed_out = |packets| ((Hook::FromPod, Some(Reason::FragmentTimedOut)), packets);
-        for family in FAMILIES {
-            let ends = Ends::new(family.client, family.server, 53);
-            let fill = |from| {
-                for id in from..from + SHARE as u16 {
-                    let late = &datagram(&ends, id)[1];
-                    assert_eq!(lab.node().run(place.program, place.at, late).unwrap().verdict, SHOT);
-                }
-                lab.counted()
-            };
-            assert_eq!(fill(100), []);
-            thread::sleep(Duration::from_millis(u64::from(PATIENCE) * 1000 + 200));
-            let first = lab.node().run(place.program, place.at, &datagram(&ends, 101)[0]).unwrap();
-            assert_ne!(first.verdict, SHOT, "it goes on by itself");
-            assert_eq!(lab.counted(), [((Hook::FromPod, None), 1), timed_out(1)]);
-            assert_eq!(fill(200), [timed_out(u64::from(SHARE) - 1)]);
-            lab.forget_all();
-        }
-    });
-}
-
-#[test]
-fn long_frames_wait_up_to_a_length() {
-    on_node(|lab| {
-        lab.wake_up();
-        for interface in ["pod0", "eth0"] {
-            ip_command(&format!("link set {interface} mtu 9500"));
-        }
-        let (tap, ifindex) = (Tap::open(), lab.pod(CLIENT).ifindex);
-        for family in FAMILIES {
-            let ends = Ends::new(family.client, family.server, 53);
-            let headers = datagram(&ends, 1)[1].len() - 24;
-            // More than a test run takes: by the pod's own interface.
-            let whole = ends.udp_segment(&vec![7; 20_000]);
-            let first = fragment(&ends, UDP, 1, 0, true, &whole[..24]);
-            let most = (FRAME_MAX - headers) / 8 * 8;
-            let long = fragment(&ends, UDP, 1, 24, true, &whole[24..24 + most]);
-            tap.send("eth0", &long);
-            let longer = fragment(&ends, UDP, 1, 24, true, &whole[24..24 + most + 8]);
-            lab.counted();
-            tap.send("eth0", &longer);
-            assert_eq!(lab.counted(), [((Hook::FromPod, Some(Reason::FragmentBufferFull)), 1)]);
-            tap.seen();
-            tap.send("eth0", &first);
-            assert_eq!(lab.counted(), [((Hook::FromPod, None), 2)]);
-            assert_eq!(came_in(&tap, ifindex), [first.clone(), first, long]);
         }
     });
 }

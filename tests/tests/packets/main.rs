@@ -24,6 +24,7 @@ mod reject;
 mod reset;
 mod semantics;
 mod services;
+mod waiting;
 
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, Passed, in_lab};

@@ -4,6 +4,7 @@
 mod addresses;
 mod affinity;
 mod capacity;
+mod chains;
 mod doors;
 mod early;
 mod edge;
@@ -22,6 +23,7 @@ mod policy;
 mod processors;
 mod reject;
 mod reset;
+mod rings;
 mod semantics;
 mod services;
 mod waiting;

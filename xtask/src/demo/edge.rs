@@ -61,7 +61,7 @@ pub(crate) struct Visit {
 
 /// The addresses of services for the outside.
 pub(crate) fn addresses(cluster: &Cluster) -> Vec<IpAddr> {
-    cluster.services.values().filter(|service| !service.foreign).flat_map(own).collect()
+    cluster.services.values().filter(|service| !service.foreign).flat_map(|service| own(service)).collect()
 }
 
 /// Connects to every service that has an address for the outside.

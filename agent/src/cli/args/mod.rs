@@ -1,8 +1,6 @@
 //! The command line.
 
 mod agent;
-#[cfg(test)]
-mod documented;
 mod get;
 mod observe;
 mod offline;

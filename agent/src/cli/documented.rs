@@ -1,12 +1,15 @@
-//! `docs/cli.md` names the commands and options that there are: no fewer, and no others.
+//! The documents name the commands, options and fields that there are: no fewer, and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Arg, Command, CommandFactory as _};
+use serde_json::Value;
 
-use super::Cli;
+use super::args::Cli;
+use crate::protocol::{Dropped, Forwarded, MapUsage, Program, Status};
 
-const DOCUMENT: &str = include_str!("../../../../docs/cli.md");
+const DOCUMENT: &str = include_str!("../../../docs/cli.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// The section on the options that choose an agent, which many commands have.
 const AGENTS: &str = "Which agents";
@@ -93,4 +96,33 @@ fn every_option_that_is_named_exists() {
             assert!(there.contains(name) || name == "--help", "{heading}: there is no {name}");
         }
     }
+}
+
+/// The names of all fields of a value.
+fn fields(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            into.extend(map.keys().cloned());
+            map.values().for_each(|value| fields(value, into));
+        }
+        Value::Array(list) => list.iter().for_each(|value| fields(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_in_the_table_and_every_field_in_the_table_is_one() {
+    let [hook, reason, explanation, map] = [(); 4].map(|()| String::new());
+    let status = Status {
+        forwarded: vec![Forwarded { hook: hook.clone(), packets: 0, bytes: 0 }],
+        drops: vec![Dropped { hook, reason, explanation, packets: 0, bytes: 0 }],
+        maps: vec![MapUsage { map, used: 0, capacity: 0 }],
+        programs: vec![Program { program: String::new(), interface: String::new(), mode: String::new() }],
+        ..Status::default()
+    };
+    let mut there = BTreeSet::new();
+    fields(&serde_json::to_value(status).unwrap(), &mut there);
+    let (_, table) = OPERATIONS.split_once("| field of an item | |\n").expect("the table of fields");
+    let (table, _) = table.split_once("\n\n").expect("its end");
+    assert_eq!(named(table).into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), there);
 }

@@ -8,7 +8,7 @@ use weir_tests::packets::{
     Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
 };
 
-use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over};
+use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, early, handed_over};
 
 pub(super) const SERVICE: &str = include_str!("edge.yaml");
 
@@ -249,6 +249,23 @@ fn a_tunnel_ends_at_the_backend_which_answers_the_client_itself() {
                     handed_over(lab.send("t/remote", &frame(&there.back(), SYN | ACK)), "past the stack");
                 assert_eq!((read_tuple(&back), wrong_checksums(&back)), (ends.back(), vec![]));
             }
+        }
+    });
+}
+
+#[test]
+fn fragments_out_of_a_tunnel_follow_their_first_and_do_not_wait_for_it() {
+    at_backend(|lab| {
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 53);
+            let by = |id, piece: usize| {
+                let inner = &early::datagram(&ends, id)[piece];
+                lab.arrive(&tunnelled(family, family.node, family.remote, inner))
+            };
+            handed_over(by(1, 0), "the first");
+            handed_over(by(1, 1), "behind it");
+            dropped(by(2, 1), Reason::FragmentNotFound, "before it");
+            handed_over(by(2, 0), "its first");
         }
     });
 }

@@ -18,7 +18,6 @@ use weir_common::{
     addr::{Addr, Be16},
     answer::NewHeader,
     checksum::Sum,
-    flow::elapsed,
     header::{Eth, Icmp, IpHeader, Tcp, Udp},
     reason::{Hook, Reason},
 };
@@ -26,10 +25,9 @@ use weir_common::{
 use crate::{
     ctx::Ctx,
     family::Family,
-    maps,
     parse::{IP_OFFSET, Kind},
     slow, words,
-    work::{Meter, Work},
+    work::Work,
 };
 
 /// Answers to the outside that one CPU gives a second: `net.ipv4.icmp_msgs_per_sec` of Linux.
@@ -105,7 +103,7 @@ pub fn quote<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     if is_for_all || is_mute || packet.key.src.is_martian() {
         return slow::NOT_OURS;
     }
-    if hook == Hook::FromUplink as u32 && !is_within_limit(meter) {
+    if hook == Hook::FromUplink as u32 && !meter.admits(MOST_A_SECOND) {
         return slow::NOT_OURS;
     }
     let end = packet.l4 + (packet.piece.end - packet.piece.start);
@@ -149,15 +147,4 @@ pub fn send_back(ctx: &Ctx, hook: u32) -> Option<i32> {
         return None;
     };
     Some(action)
-}
-
-/// Counts an answer to the outside; false when there have been enough for this second.
-#[inline(always)]
-fn is_within_limit(meter: &mut Meter) -> bool {
-    let now = maps::now();
-    if elapsed(now, meter.since) >= maps::HZ.load() {
-        *meter = Meter { since: now, count: 0 };
-    }
-    meter.count += 1;
-    meter.count <= MOST_A_SECOND
 }

@@ -23,6 +23,7 @@ mod reject;
 mod reset;
 mod semantics;
 mod services;
+mod too_big;
 
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, Passed, in_lab};

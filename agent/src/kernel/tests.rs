@@ -337,8 +337,8 @@ fn an_agent_of_the_other_mode_takes_over() {
 #[test]
 fn the_edge_is_attached_in_a_way_that_what_it_sends_arrives() {
     in_namespace(|object, options| {
-        // A dummy's driver takes no program.
-        ip("link add none0 type dummy");
+        // A bridge's driver takes no program.
+        ip("link add none0 type bridge");
         let mut datapath = datapath();
         for frontend in datapath.frontends.values_mut() {
             frontend.flags |= flags::EDGE;
@@ -367,7 +367,7 @@ fn the_edge_is_attached_in_a_way_that_what_it_sends_arrives() {
 #[test]
 fn why_the_edge_is_not_attached_is_known_until_nobody_asks_for_it() {
     in_namespace(|object, options| {
-        ip("link add none0 type dummy");
+        ip("link add none0 type bridge");
         let options = Options { xdp_mode: XdpMode::Native, ..options.clone() };
         let mut kernel = Kernel::open(object, &options).unwrap();
         kernel.attach_uplink("none0").unwrap();

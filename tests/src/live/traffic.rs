@@ -220,12 +220,13 @@ impl Connection {
     /// Says much at once, and waits for all of the echo.
     pub fn carries(&mut self, data: &[u8]) -> bool {
         self.stream.set_read_timeout(Some(SEGMENT)).unwrap();
+        self.stream.set_write_timeout(Some(SEGMENT)).unwrap();
         let mut writer = self.stream.try_clone().unwrap();
         let mut echo = vec![0; data.len()];
         thread::scope(|scope| {
             let written = scope.spawn(move || writer.write_all(data).is_ok());
             let is_read = self.stream.read_exact(&mut echo).is_ok();
-            is_read && written.join().unwrap() && echo == data
+            written.join().unwrap() && is_read && echo == data
         })
     }
 

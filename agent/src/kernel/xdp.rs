@@ -45,9 +45,9 @@ impl XdpMode {
 
     /// What to try at an interface, in order.
     ///
-    /// One end of a veth pair can have the program in its driver, but loses what it sends back to the other end
-    /// unless that polls: has GRO on, or an XDP program of its own. The other end mostly is in a network namespace
-    /// that cannot be looked into.
+    /// One end of a veth pair can have the program in its driver, but what that sends is lost unless the other end
+    /// polls: has GRO on, or an XDP program of its own. That end mostly is in a network namespace that cannot be
+    /// looked into.
     fn tries(self, link: &Link) -> Vec<Self> {
         match self {
             Self::Auto if link.is_veth => vec![Self::Generic],

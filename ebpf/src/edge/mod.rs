@@ -103,16 +103,19 @@ fn is_plain<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
 #[inline(always)]
 fn find_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> Way {
     let Some(state) = maps::state() else { return Way::ToStack };
-    if state.epoch == 0 {
+    let epoch = state.epoch;
+    if epoch == 0 {
         return Way::ToStack;
     }
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
     if flow::lookup::<F>(work, maps::now()) {
         // Whether a flow of an earlier revision may stay is for TC to decide.
-        if work.path.epoch != state.epoch {
+        if work.path.epoch != epoch {
             return Way::ToStack;
         }
     } else {
-        match open::<F>(state, work) {
+        match open::<F>(work) {
             Way::Onward => {}
             way => return way,
         }
@@ -136,7 +139,7 @@ fn is_onward(way: u16) -> bool {
 
 /// Opens a flow, where nothing is to be decided but who its backend is. Its way is in `work` then.
 #[inline(always)]
-fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> Way {
+fn open<F: Family>(work: &mut Work<F::Addr>) -> Way {
     let Work { packet, path, .. } = work;
     let key = &packet.key;
     let Some(service) = find::<F>(key) else { return Way::ToStack };
@@ -155,13 +158,13 @@ fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> Way {
         return Way::ToStack;
     }
     slow::settle();
-    let Work { path, chosen, .. } = work;
+    let Work { path, chosen, epoch, .. } = work;
     // SAFETY: as before.
     unsafe { words::copy(&raw mut path.to.dst, &raw const chosen.backend.addr) };
     path.to.dport = chosen.backend.port;
     path.flags = flags::TUNNEL;
     path.state = state::OPENING;
-    path.epoch = state.epoch;
+    path.epoch = *epoch;
     Way::Onward
 }
 

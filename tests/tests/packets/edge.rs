@@ -15,24 +15,24 @@ use weir_tests::packets::{
 
 use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over};
 
-pub const SERVICE: &str = include_str!("edge.yaml");
+pub(super) const SERVICE: &str = include_str!("edge.yaml");
 
 /// Addresses of the service that the outside knows.
-pub const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+pub(super) const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 
 /// The service's endpoints of IPv4, and more of them.
 const ONE: &str = "endpoints: [{addresses: [10.244.2.10], nodeName: n2}]";
 const THREE: &str = "endpoints: [{addresses: [10.244.2.10], nodeName: n2}, {addresses: [10.244.2.11], nodeName: n2}, {addresses: [10.244.2.12], nodeName: n2}]";
 
 /// Runs a test on node n1, to which the whole world is behind one router.
-pub fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
+pub(super) fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
     in_lab("n1", &[CLUSTER, SERVICE].concat(), |lab| {
         lab.route_out();
         test(lab);
     });
 }
 
-pub fn families() -> impl Iterator<Item = (Family, &'static str)> {
+pub(super) fn families() -> impl Iterator<Item = (Family, &'static str)> {
     FAMILIES.into_iter().zip(VIPS)
 }
 
@@ -42,7 +42,7 @@ fn hops_at(frame: &[u8]) -> usize {
 }
 
 /// Takes the header of a tunnel off a frame: source, destination, and the frame inside.
-fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
+pub(super) fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
     let inner = |at: usize| [&frame[..14], &frame[at..]].concat();
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     match headers.net.expect("an IP packet") {
@@ -76,7 +76,7 @@ fn check_tunnelled(lab: &Lab, family: Family, frame: &[u8]) {
 
 /// What `frame` must have become on its way to the backend.
 #[track_caller]
-pub fn check_tunnel(family: Family, frame: &[u8], sent: &[u8]) {
+pub(super) fn check_tunnel(family: Family, frame: &[u8], sent: &[u8]) {
     let (from, to, inner) = unwrap(sent);
     assert_eq!((from, to), (family.node.parse().unwrap(), family.remote.parse().unwrap()));
     let mut expected = frame.to_vec();

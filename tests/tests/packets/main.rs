@@ -4,6 +4,7 @@
 mod addresses;
 mod affinity;
 mod capacity;
+mod chains;
 mod doors;
 mod edge;
 mod exposed;
@@ -21,6 +22,7 @@ mod policy;
 mod processors;
 mod reject;
 mod reset;
+mod rings;
 mod semantics;
 mod services;
 mod too_big;

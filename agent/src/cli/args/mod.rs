@@ -1,6 +1,8 @@
 //! The command line.
 
 mod agent;
+#[cfg(test)]
+mod documented;
 mod get;
 mod observe;
 mod offline;

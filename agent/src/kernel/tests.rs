@@ -136,6 +136,16 @@ fn datapath() -> Datapath {
     datapath
 }
 
+/// The same, its services to be served at the edge.
+fn asking_for_the_edge() -> Datapath {
+    let mut datapath = datapath();
+    let frontends: Vec<_> = datapath.frontends.iter().map(|(key, service)| (*key, service.clone())).collect();
+    for (key, service) in frontends {
+        datapath.frontends.insert(key, Service { flags: service.flags | flags::EDGE, ..service });
+    }
+    datapath
+}
+
 fn interfaces(ifindex: u32) -> BTreeMap<IpAddr, Interface> {
     let interface = Interface { ifindex, mac: [2, 0, 0, 0, 0, 1] };
     [(address("10.0.0.1"), interface), (address("fd00::1"), interface)].into()
@@ -340,10 +350,7 @@ fn the_edge_is_attached_in_a_way_that_what_it_sends_arrives() {
     in_namespace(|object, options| {
         // A bridge's driver takes no program.
         ip("link add none0 type bridge");
-        let mut datapath = datapath();
-        for frontend in datapath.frontends.values_mut() {
-            frontend.flags |= flags::EDGE;
-        }
+        let datapath = asking_for_the_edge();
         for (mode, uplink, expected) in [
             (XdpMode::Native, "up0", Some("XDP native")),
             // And after an agent that was told otherwise.
@@ -372,11 +379,7 @@ fn why_the_edge_is_not_attached_is_known_until_nobody_asks_for_it() {
         let options = Options { xdp_mode: XdpMode::Native, ..options.clone() };
         let mut kernel = Kernel::open(object, &options).unwrap();
         kernel.attach_uplink("none0").unwrap();
-        let plain = datapath();
-        let mut asking = plain.clone();
-        for frontend in asking.frontends.values_mut() {
-            frontend.flags |= flags::EDGE;
-        }
+        let (plain, asking) = (datapath(), asking_for_the_edge());
         for (datapath, refused) in [(&plain, false), (&asking, true), (&plain, false)] {
             kernel.commit(datapath, &BTreeMap::new()).unwrap();
             assert_eq!(kernel.edge_refused().is_some(), refused, "{:?}", kernel.edge_refused());

@@ -1,8 +1,9 @@
 //! The source that a flow has beyond this node: its own, or the node's address and a port of its own.
 
+use aya_ebpf::helpers::bpf_get_prandom_u32;
 use weir_common::{
-    addr::Be16,
-    flow::{self, flags},
+    addr::{Addr, Be16},
+    flow::{self, FlowKey, flags},
     reason::Reason,
     state::{self, State},
 };
@@ -20,11 +21,36 @@ const FIRST_PORT: u16 = 10_000;
 const PORTS: u32 = 20_000;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
-/// After so many of them a port will do whose flow has ended. Such flows are kept for two minutes, and there are
-/// fewer ports than a client opens connections in that time.
+/// After so many of them a port will do whose flow has only just ended; before, one whose flow ended a while ago.
+/// Such flows are kept for two minutes, and there are fewer ports than a client opens connections in that time.
 const PATIENT_TRIES: u32 = TRIES / 2;
 /// Distance of one try from the next: a prime that shares no factor with the number of ports.
 const STEP: u32 = 1117;
+
+/// Which port is next: for one receiver each CPU gives them out in turn, so that each rests as long as can be before
+/// it is given out again. Where the turn begins is a secret, which differs by receiver: who is called by the node
+/// cannot tell from that by which port it calls others (RFC 6056, section 3.3.3).
+#[repr(C)]
+pub struct Turn {
+    /// 0 until it is needed.
+    secret: u32,
+    /// Flows so far.
+    flows: u32,
+}
+
+impl Turn {
+    /// The offset of the next port to the receiver in `key`.
+    #[inline(always)]
+    fn next<A: Addr>(&mut self, key: &FlowKey<A>) -> u32 {
+        if self.secret == 0 {
+            // SAFETY: a helper without arguments.
+            self.secret = unsafe { bpf_get_prandom_u32() } | 1;
+        }
+        self.flows = self.flows.wrapping_add(1);
+        let start = FlowKey { scope: self.secret, dport: Be16(0), ..*key }.hash() as u32 % PORTS;
+        (start + self.flows % PORTS) % PORTS
+    }
+}
 
 /// Whether a new flow of a pod is to be masqueraded: it leaves the cluster by the uplink.
 #[inline(always)]
@@ -49,18 +75,15 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, server, entry: Entry { key, path: found }, cursor, .. } = work;
-    key.dport = packet.key.sport;
-    let first = packet.key.hash() as u32 % PORTS;
-    cursor.set(first);
-    if path.flags & flags::MASQUERADED != 0 {
+    let Work { packet, path, server, entry: Entry { key, .. }, cursor, turn, .. } = work;
+    let is_masqueraded = path.flags & flags::MASQUERADED != 0;
+    if is_masqueraded {
         if *F::node(state) == F::Addr::default() {
             return Err(Reason::NoFreePort);
         }
         // SAFETY: places of one type each, all in maps.
         unsafe { words::copy(&raw mut path.to.src, F::node(state)) };
         path.flags |= flags::REWRITE;
-        key.dport = Be16::new(FIRST_PORT + first as u16);
     }
     // SAFETY: as before.
     unsafe {
@@ -70,31 +93,41 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.sport = path.to.dport;
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
+    let first = turn.next(key);
+    cursor.set(first);
+    key.dport = if is_masqueraded { Be16::new(FIRST_PORT + first as u16) } else { packet.key.sport };
     for attempt in 0..TRIES {
-        let is_free = F::is_free();
-        slow::settle();
-        if is_free || attempt >= PATIENT_TRIES && found.state == flow::state::CLOSING {
+        if F::is_free(attempt) {
+            slow::settle();
+            let Work { packet, path, entry: Entry { key, .. }, .. } = work;
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {
                 path.flags |= flags::REWRITE;
             }
             return Ok(());
         }
-        let offset = (cursor.get() + STEP) % PORTS;
-        cursor.set(offset);
-        key.dport = Be16::new(FIRST_PORT + offset as u16);
     }
     Err(Reason::NoFreePort)
 }
 
-/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's.
+/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's, or of one that has ended;
+/// for the `attempt`th time, the first excepted by another port.
 #[inline(always)]
-pub fn is_free<F: Family>(work: &Work<F::Addr>) -> bool {
+pub fn is_free<F: Family>(attempt: u32, work: &mut Work<F::Addr>) -> bool {
+    if attempt != 0 {
+        let offset = (work.cursor.get() + STEP) % PORTS;
+        work.cursor.set(offset);
+        work.entry.key.dport = Be16::new(FIRST_PORT + offset as u16);
+    }
     if !F::has_entry() {
         return true;
     }
     slow::settle();
-    let (sent, answer) = (work.packet.key.tuple(), &work.entry.path.to);
+    let (sent, found) = (work.packet.key.tuple(), &work.entry.path);
+    if found.state == flow::state::CLOSING && (found.is_due || attempt >= PATIENT_TRIES) {
+        return true;
+    }
+    let answer = &found.to;
     // SAFETY: places of one type each, all in the map.
     let are_ends = unsafe {
         words::same(&raw const answer.src, &raw const sent.dst)

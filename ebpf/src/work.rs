@@ -7,6 +7,7 @@ use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason,
 use crate::{
     edge::fib::Fib,
     flow::{Path, Rules},
+    masquerade::Turn,
     parse::Packet,
     words,
 };
@@ -63,6 +64,8 @@ pub struct Work<A> {
     pub best: Best,
     /// Answers that went outside.
     pub meter: Meter,
+    /// Ports given out to masqueraded flows.
+    pub turn: Turn,
     /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
     /// its own out of the map. So only who was given all of it may call one.
     pub shared: PhantomPinned,

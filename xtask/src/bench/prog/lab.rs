@@ -1,6 +1,11 @@
 //! A node with pods, services and policies, whose programs are measured.
 
-use std::{collections::BTreeMap, path::PathBuf, process};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context, Result};
 use aya::programs::ProgramFd;
@@ -22,6 +27,9 @@ use crate::demo::netns;
 
 /// MAC address of the router that the uplink leads to.
 const ROUTER: &str = "02:00:00:00:02:01";
+
+/// Labs so far, whose interfaces stay until the namespace goes.
+static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// Where a packet is.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +58,8 @@ pub(super) struct Lab {
 
 impl Lab {
     /// Loads the programs in the network namespace of this thread, with flow tables of so many sets.
-    pub(super) fn open(object: &[u8], name: &str, sets: u32) -> Result<Self> {
+    pub(super) fn open(object: &[u8], sets: u32) -> Result<Self> {
+        let name = &format!("lab{}", LABS.fetch_add(1, Ordering::Relaxed));
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-bench-{}/{name}", process::id()));
         let flows = PerFamily { v4: sets, v6: 64 };
         let options = Options {
@@ -115,11 +124,13 @@ impl Lab {
             interfaces.insert(address.into(), Interface { ifindex, mac: [2, 0, 0, 0, 1, address[3]] });
         }
         kernel.commit(&datapath, &interfaces)?;
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make this a router")?;
         // What comes by the uplink leaves by it: a routing table of its own, for there are several labs.
         let table = self.uplink;
         netns::ip(
             None,
             &[
+                "link set lo up".to_owned(),
                 format!("link set {there} up"),
                 format!("link set {up} up"),
                 format!("rule add iif {up} table {table}"),

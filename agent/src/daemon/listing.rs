@@ -1,10 +1,13 @@
 //! `weir get`: objects as they are in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
-use super::{answer::qualified, enforcer::Mac, engine::Active, hits::Hits, overlay::find};
+use super::{answer::qualified, enforcer::Mac, engine::Active, hits::Hits};
 use crate::{
     cluster::{Name, NetworkPolicy, PeerKind, Pod, PodSet, PolicyPeer, Service},
     datapath::{Datapath, Endpoint, RuleId},
@@ -97,7 +100,7 @@ impl View<'_> {
     fn policies(&self) -> Listing {
         let cluster = &self.active.cluster;
         let namespaced = cluster.policies.values().map(|policy| {
-            let selected = |pod: &&Pod| {
+            let selected = |pod: &&Arc<Pod>| {
                 pod.is_networked()
                     && pod.name.namespace == policy.name.namespace
                     && policy.pod_selector.matches(&pod.labels)
@@ -114,7 +117,7 @@ impl View<'_> {
             self.row(manifest::Kind::NetworkPolicy, Some(&policy.name), cells)
         });
         let cluster_wide = cluster.cluster_policies.values().map(|policy| {
-            let selected = |pod: &&Pod| pod.is_networked() && self.is_in(&policy.subject, pod);
+            let selected = |pod: &&Arc<Pod>| pod.is_networked() && self.is_in(&policy.subject, pod);
             let cells = vec![
                 cluster.pods.values().filter(selected).count().to_string(),
                 policy.ingress.len().to_string(),
@@ -227,7 +230,7 @@ impl View<'_> {
     fn row(&self, kind: manifest::Kind, name: Option<&Name>, cells: Vec<String>) -> Row {
         let name = name.cloned().unwrap_or(Name { namespace: String::new(), name: String::new() });
         let key = Key { kind, name };
-        let object = find(&self.active.objects, &key);
+        let object = self.active.objects.find(&key);
         Row {
             namespace: kind.is_namespaced().then(|| key.name.namespace.clone()),
             object: qualified(&key),

@@ -26,7 +26,10 @@ use super::{
     pins::Pins,
     sys,
 };
-use crate::datapath::{RuleId, RuleOrigin};
+use crate::{
+    datapath::{RuleId, RuleOrigin},
+    shared_map::SharedMap,
+};
 
 /// The hooks in the order of their numbers.
 pub const HOOK_LIST: [Hook; HOOKS] =
@@ -85,12 +88,12 @@ impl Counters {
     /// Starts the counters of rules anew whose numbers stood for another rule, or for none.
     pub(super) fn reset(
         &self,
-        old: &BTreeMap<RuleId, RuleOrigin>,
-        new: &BTreeMap<RuleId, RuleOrigin>,
+        old: &SharedMap<RuleId, RuleOrigin>,
+        new: &SharedMap<RuleId, RuleOrigin>,
     ) -> Result<(), KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
-        let changed = new.iter().filter(|(rule, origin)| **rule < capacity && old.get(rule) != Some(origin));
-        let changed: Vec<_> = changed.map(|(rule, _)| *rule).collect();
+        let changed = old.differences(new).into_iter().filter(|found| found.after.is_some());
+        let changed: Vec<_> = changed.map(|found| *found.key).filter(|rule| *rule < capacity).collect();
         self.rule_hits.reset(&changed).map_err(failed("RULE_HITS"))
     }
 

@@ -11,7 +11,7 @@ use std::{
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
-    datapath::Datapath,
+    datapath::{Datapath, RuleOrigin},
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
@@ -132,9 +132,18 @@ impl Lab {
         let mut numbers = self.numbers.clone();
         let datapath = compile(&cluster, &self.name, &mut numbers)?;
         self.node.kernel_mut().commit(&datapath, &interfaces)?;
+        self.node.kernel_mut().finish()?;
         numbers.retain(&datapath);
         (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);
         Ok(())
+    }
+
+    /// How many connections each rule has decided, by what it comes from; those that have decided some.
+    pub fn hits(&self) -> Vec<(RuleOrigin, u64)> {
+        let hits = self.node.kernel().rule_hits().expect("the counters").into_iter();
+        hits.filter(|(_, hits)| *hits > 0)
+            .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
+            .collect()
     }
 
     /// Brings the uplink up, and leads everything that is not of this node to one router behind it.

@@ -1,9 +1,8 @@
 //! The source that a flow has beyond this node: its own, or the node's address and a port of its own.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use weir_common::{
-    addr::{Addr, Be16},
-    flow::{self, FlowKey, flags},
+    addr::Be16,
+    flow::{self, flags},
     reason::Reason,
     state::{self, State},
 };
@@ -21,36 +20,12 @@ const FIRST_PORT: u16 = 10_000;
 const PORTS: u32 = 20_000;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
-/// After so many of them a port will do whose flow has only just ended; before, one whose flow ended a while ago.
-/// Such flows are kept for two minutes, and there are fewer ports than a client opens connections in that time.
+/// After so many of them a port will do whose flow has only just ended, and from the second try on one whose flow has
+/// ended and said nothing for a second, by which time both of its ends are done with it. Such flows are kept for two
+/// minutes, and there are fewer ports than a client opens connections in that time.
 const PATIENT_TRIES: u32 = TRIES / 2;
 /// Distance of one try from the next: a prime that shares no factor with the number of ports.
 const STEP: u32 = 1117;
-
-/// Which port is next: for one receiver each CPU gives them out in turn, so that each rests as long as can be before
-/// it is given out again. Where the turn begins is a secret, which differs by receiver: who is called by the node
-/// cannot tell from that by which port it calls others (RFC 6056, section 3.3.3).
-#[repr(C)]
-pub struct Turn {
-    /// 0 until it is needed.
-    secret: u32,
-    /// Flows so far.
-    flows: u32,
-}
-
-impl Turn {
-    /// The offset of the next port to the receiver in `key`.
-    #[inline(always)]
-    fn next<A: Addr>(&mut self, key: &FlowKey<A>) -> u32 {
-        if self.secret == 0 {
-            // SAFETY: a helper without arguments.
-            self.secret = unsafe { bpf_get_prandom_u32() } | 1;
-        }
-        self.flows = self.flows.wrapping_add(1);
-        let start = FlowKey { scope: self.secret, dport: Be16(0), ..*key }.hash() as u32 % PORTS;
-        (start + self.flows % PORTS) % PORTS
-    }
-}
 
 /// Whether a new flow of a pod is to be masqueraded: it leaves the cluster by the uplink.
 #[inline(always)]
@@ -75,15 +50,18 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, server, entry: Entry { key, .. }, cursor, turn, .. } = work;
-    let is_masqueraded = path.flags & flags::MASQUERADED != 0;
-    if is_masqueraded {
+    let Work { packet, path, server, entry: Entry { key, .. }, cursor, .. } = work;
+    key.dport = packet.key.sport;
+    let first = packet.key.hash() as u32 % PORTS;
+    cursor.set(first);
+    if path.flags & flags::MASQUERADED != 0 {
         if *F::node(state) == F::Addr::default() {
             return Err(Reason::NoFreePort);
         }
         // SAFETY: places of one type each, all in maps.
         unsafe { words::copy(&raw mut path.to.src, F::node(state)) };
         path.flags |= flags::REWRITE;
+        key.dport = Be16::new(FIRST_PORT + first as u16);
     }
     // SAFETY: as before.
     unsafe {
@@ -93,9 +71,6 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.sport = path.to.dport;
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
-    let first = turn.next(key);
-    cursor.set(first);
-    key.dport = if is_masqueraded { Be16::new(FIRST_PORT + first as u16) } else { packet.key.sport };
     for attempt in 0..TRIES {
         if F::is_free(attempt) {
             slow::settle();
@@ -124,7 +99,8 @@ pub fn is_free<F: Family>(attempt: u32, work: &mut Work<F::Addr>) -> bool {
     }
     slow::settle();
     let (sent, found) = (work.packet.key.tuple(), &work.entry.path);
-    if found.state == flow::state::CLOSING && (found.is_due || attempt >= PATIENT_TRIES) {
+    let is_over = attempt >= PATIENT_TRIES || attempt != 0 && found.is_due;
+    if is_over && found.state == flow::state::CLOSING {
         return true;
     }
     let answer = &found.to;

@@ -7,7 +7,6 @@ use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason,
 use crate::{
     edge::fib::Fib,
     flow::{Path, Rules},
-    masquerade::Turn,
     parse::Packet,
     words,
 };
@@ -66,8 +65,6 @@ pub struct Work<A> {
     pub best: Best,
     /// Answers that went outside.
     pub meter: Meter,
-    /// Ports given out to masqueraded flows.
-    pub turn: Turn,
     /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
     /// its own out of the map. So only who was given all of it may call one.
     pub shared: PhantomPinned,

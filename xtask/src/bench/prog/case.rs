@@ -37,13 +37,13 @@ pub(super) const REMOTE: [u8; 4] = [10, 244, 2, 10];
 const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
 
 /// A pod calls a service.
-pub(super) const TO_SERVICE: &str = "from_pod: to a ClusterIP";
+pub(in crate::bench) const TO_SERVICE: &str = "from_pod: to a ClusterIP";
 /// From outside to a service by DSR: into a tunnel.
-pub(super) const TUNNEL: &str = "edge: to a service, IP in IP";
+pub(in crate::bench) const TUNNEL: &str = "edge: to a service, IP in IP";
 /// From outside to a service: the destination becomes the backend, the source the node.
-pub(super) const NAT: &str = "edge: to a service, DNAT and SNAT";
+pub(in crate::bench) const NAT: &str = "edge: to a service, DNAT and SNAT";
 /// From outside to a service, by somebody who may not use it.
-pub(super) const DENIED: &str = "edge: denied source";
+pub(in crate::bench) const DENIED: &str = "edge: denied source";
 
 /// A program and its packets.
 pub(super) struct Case {

@@ -43,6 +43,11 @@ const FLOOR_FLOWS: u32 = 100_000;
 /// Flows that come one after the other where each is new: when the first comes again, it has been evicted.
 const NEW_FLOWS: u32 = 400_000;
 
+pub(super) use self::{
+    case::{DENIED, NAT, TO_SERVICE, TUNNEL},
+    floors::PARSE,
+};
+
 /// The setting in which every flow is new.
 pub(super) const EVICTION: &str = "new flows";
 /// The same at XDP.
@@ -181,7 +186,7 @@ impl Series<'_> {
         case.prime(&lab, self.bench.floors)?;
         let (kind, at) = (kind_of(case.program), lab.at(case.place));
         let feeder = Feeder::new(self.bench.floors, kind, at, &case.frames, &program)?;
-        if case.subject == case::DENIED && feeder.run(1)?.verdict != case.verdict {
+        if case.subject == DENIED && feeder.run(1)?.verdict != case.verdict {
             println!("{}: XDP leaves it to TC", case.subject);
             return Ok(());
         }

@@ -72,6 +72,9 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            // Else the kernel announces itself on every interface that comes up, and is counted.
+            fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+                .context("cannot switch IPv6 off")?;
             stay_on_one_cpu()?;
             measure(&object, &floors, &extent)
         });

@@ -8,6 +8,7 @@ mod collisions;
 mod damage;
 mod detach;
 mod doors;
+mod ecmp;
 mod edge;
 mod external;
 mod health;

@@ -10,13 +10,13 @@ use weir_tests::packets::{
 
 use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over};
 
-const SERVICE: &str = include_str!("edge.yaml");
+pub(super) const SERVICE: &str = include_str!("edge.yaml");
 
 /// Addresses of the service that the outside knows.
-const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+pub(super) const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 
 /// Runs a test on node n1, to which the whole world is behind one router.
-fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
+pub(super) fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
     in_lab("n1", &[CLUSTER, SERVICE].concat(), |lab| {
         lab.route_out();
         test(lab);
@@ -33,7 +33,7 @@ fn hops_at(frame: &[u8]) -> usize {
 }
 
 /// Takes the header of a tunnel off a frame: source, destination, and the frame inside.
-fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
+pub(super) fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
     let inner = |at: usize| [&frame[..14], &frame[at..]].concat();
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     match headers.net.expect("an IP packet") {

@@ -101,12 +101,12 @@ fn measure(object: &[u8], floors: &Path, extent: &Extent) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for count in extent.flows {
         let frames = case::shuffled(case::service_flows(*count).map(|flow| flow.frame(frame::ACK)));
-        rows.extend(bench.known(Kind::Tc, flows(*count), &frames, case::known(*count))?);
-        rows.extend(bench.known(Kind::Xdp, at_xdp(*count), &frames, case::known_at_edge(*count))?);
+        rows.extend(bench.known(Kind::Tc, flows(*count), &frames, &case::known(*count))?);
+        rows.extend(bench.known(Kind::Xdp, at_xdp(*count), &frames, &case::known_at_edge(*count))?);
     }
     let frames = case::shuffled(case::service_flows(NEW_FLOWS).map(|flow| flow.frame(frame::SYN)));
-    rows.extend(bench.new(Kind::Tc, EVICTION, &frames, case::new(NEW_FLOWS))?);
-    rows.extend(bench.new(Kind::Xdp, EVICTION_AT_XDP, &frames, case::new_at_edge(NEW_FLOWS))?);
+    rows.extend(bench.unknown(Kind::Tc, EVICTION, &frames, &case::new(NEW_FLOWS))?);
+    rows.extend(bench.unknown(Kind::Xdp, EVICTION_AT_XDP, &frames, &case::new_at_edge(NEW_FLOWS))?);
     Ok(rows)
 }
 
@@ -121,25 +121,25 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Measures cases whose flows are known, in turns with look-ups.
-    fn known(&self, kind: Kind, setting: String, frames: &[Frame], cases: Vec<Case>) -> Result<Vec<Row>> {
+    fn known(&self, kind: Kind, setting: String, frames: &[Frame], cases: &[Case]) -> Result<Vec<Row>> {
         let mut series = self.series(kind, setting, true)?;
         for (subject, program) in series.floors.of_known_flows()? {
             series.add(subject, &program, frames)?;
         }
         let sets = if frames.len() > 10_000 { LARGE_SETS } else { SETS };
-        for case in &cases {
+        for case in cases {
             series.add_case(case, sets)?;
         }
         series.run(floors::LRU)
     }
 
     /// Measures cases whose flows are all new, in turns with an update that evicts.
-    fn new(&self, kind: Kind, setting: &str, frames: &[Frame], cases: Vec<Case>) -> Result<Vec<Row>> {
+    fn unknown(&self, kind: Kind, setting: &str, frames: &[Frame], cases: &[Case]) -> Result<Vec<Row>> {
         let mut series = self.series(kind, setting.to_owned(), false)?;
         for (subject, program) in series.floors.of_new_flows()? {
             series.add(subject, &program, frames)?;
         }
-        for case in &cases {
+        for case in cases {
             series.add_case(case, SETS)?;
         }
         series.run(floors::INSERT)

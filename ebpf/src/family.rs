@@ -70,7 +70,7 @@ pub trait Family: Sized {
     /// [`crate::masquerade::allot`], see [`crate::slow`].
     fn allot() -> u32;
     /// [`crate::masquerade::is_free`], see [`crate::slow`].
-    fn is_free() -> bool;
+    fn is_free(attempt: u32) -> bool;
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
@@ -216,8 +216,8 @@ macro_rules! family_maps {
             slow::hear(slow::$allot())
         }
         #[inline(always)]
-        fn is_free() -> bool {
-            slow::hear(slow::$free()) == slow::GO_ON
+        fn is_free(attempt: u32) -> bool {
+            slow::hear(slow::$free(attempt)) == slow::GO_ON
         }
         #[inline(always)]
         fn has_entry() -> bool {

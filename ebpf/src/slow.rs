@@ -135,8 +135,11 @@ macro_rules! stages {
         /// [`masquerade::is_free`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $free() -> u32 {
-            run::<$family>(|work| if masquerade::is_free::<$family>(work) { GO_ON } else { NOT_OURS })
+        pub extern "C" fn $free(attempt: u32) -> u32 {
+            let attempt = hear(attempt);
+            run::<$family>(
+                |work| if masquerade::is_free::<$family>(attempt, work) { GO_ON } else { NOT_OURS },
+            )
         }
 
         /// [`flow::peek`].

@@ -1,10 +1,14 @@
 //! A packet at a hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{
-        bpf_check_mtu, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect,
+        bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use weir_common::{addr::Addr, checksum::fold, flow::Tuple, reason::Reason};
@@ -47,6 +51,8 @@ pub trait Raw: Sized {
     fn data_end(ctx: &Ctx<Self>) -> u32;
     /// Length of the packet in bytes, link-layer header included.
     fn len(ctx: &Ctx<Self>) -> u32;
+    /// The interface that the hook belongs to.
+    fn ifindex(ctx: &Ctx<Self>) -> u32;
     /// Length of the segments of a segmentation-offload packet, else 0.
     fn gso_size(ctx: &Ctx<Self>) -> u32;
     /// Sees to it that the first `len` bytes, or all there are, can be read.
@@ -88,6 +94,12 @@ impl<R: Raw> Ctx<R> {
     #[inline(always)]
     pub fn len(&self) -> u32 {
         R::len(self)
+    }
+
+    /// The interface that the hook belongs to.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        R::ifindex(self)
     }
 
     /// Length of the segments of a segmentation-offload packet, else 0.
@@ -184,8 +196,6 @@ macro_rules! field {
 }
 
 impl Ctx {
-    field!(/// The interface that the hook belongs to.
-        ifindex);
     field!(/// The interface that the packet came in by; 0: the node itself sent it.
         ingress_ifindex);
     field!(/// Whether the kernel took a VLAN tag off the frame and keeps it beside it.
@@ -275,6 +285,41 @@ impl Ctx {
         if failed { Err(Reason::RewriteFailed) } else { Ok(()) }
     }
 
+    /// Copies the first `len` bytes of the frame. False when there are none, or not so many.
+    ///
+    /// # Safety
+    /// `to` must be good for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn load(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the helper writes `len` bytes, which the caller vouches for.
+        len != 0 && unsafe { bpf_skb_load_bytes(self.raw.cast(), 0, to.cast(), len) } == 0
+    }
+
+    /// Makes the frame `len` bytes long, and these. False when the kernel refuses.
+    ///
+    /// # Safety
+    /// `from` must be good for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn replace(&self, from: *const u8, len: u32) -> bool {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+        // SAFETY: plain helper calls; the second reads `len` bytes, which the caller vouches for. No pointer into
+        // the packet is kept.
+        len != 0
+            && unsafe {
+                bpf_skb_change_tail(self.raw, len, 0) == 0
+                    && bpf_skb_store_bytes(self.raw, 0, from.cast(), len, flags) == 0
+            }
+    }
+
+    /// Sends a copy of the packet to the input or output of the interface `ifindex`. False when there is no memory
+    /// for it, or no such interface.
+    #[inline(always)]
+    pub fn clone_to(&self, ifindex: u32, is_ingress: bool) -> bool {
+        let flags = if is_ingress { u64::from(BPF_F_INGRESS) } else { 0 };
+        // SAFETY: plain helper call. No pointer into the packet is kept.
+        unsafe { bpf_clone_redirect(self.raw, ifindex, flags) >= 0 }
+    }
+
     /// Hands the packet to the pod behind the host-side interface `ifindex`, past its queue.
     #[inline(always)]
     pub fn redirect_peer(&self, ifindex: u32) -> i32 {
@@ -321,6 +366,12 @@ impl Raw for __sk_buff {
     fn len(ctx: &Ctx<Self>) -> u32 {
         // SAFETY: as before.
         unsafe { (*ctx.raw).len }
+    }
+
+    #[inline(always)]
+    fn ifindex(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.raw).ifindex }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ mod flow;
 mod open;
 mod revisit;
 mod tunnel;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +17,10 @@ use ipnet::IpNet;
 use weir::datapath::{Backend, Datapath, ServiceId};
 use weir_common::reason::Reason;
 
-use self::flow::{Flow, State};
+use self::{
+    flow::{Flow, State},
+    waiting::Waiting,
+};
 use super::{
     parse::{Frame, Kind, Packet, parse},
     rewrite::{self, Change},
@@ -50,6 +54,10 @@ pub enum Expected {
         /// How it is changed.
         change: Change,
     },
+    /// It is kept until the first fragment of its datagram comes.
+    Waits,
+    /// It and what has waited for it are judged once more, from the first on.
+    Again(Vec<Vec<u8>>),
 }
 
 impl Expected {
@@ -59,6 +67,9 @@ impl Expected {
 
 /// Packets of one direction of a flow: who speaks, the protocol, and for what a pod sends its interface.
 type Key = (Ends, u8, u32);
+
+/// By service port and client: the backend of its last connection.
+type Affinity = HashMap<(ServiceId, IpAddr), Backend>;
 
 /// A datagram in fragments: its ends without ports, protocol, scope, identification.
 type DatagramKey = (IpAddr, IpAddr, u8, u32, u32);
@@ -74,12 +85,12 @@ pub struct Oracle {
     pods: BTreeMap<IpAddr, (u32, [u8; 6])>,
     flows: HashMap<Key, Flow>,
     datagrams: HashMap<DatagramKey, First>,
-    /// By service port and client: the backend of its last connection.
-    affinity: HashMap<(ServiceId, IpAddr), Backend>,
+    affinity: Affinity,
     /// Number of the datapath.
     epoch: u32,
     /// Flows that have been decided again, and stay.
     revisited: u64,
+    waiting: Waiting,
 }
 
 const SYN: u8 = 0x02;
@@ -98,6 +109,7 @@ impl Oracle {
             affinity: HashMap::new(),
             epoch: 0,
             revisited: 0,
+            waiting: Waiting::default(),
         }
     }
 
@@ -140,6 +152,12 @@ impl Oracle {
             Hook::FromPod(ifindex) => ifindex,
             _ => 0,
         };
+        // What came by a tunnel does not wait.
+        if backend.is_none()
+            && let Some(kept) = self.keep(frame, &packet, scope)
+        {
+            return kept;
+        }
         if let Err(reason) = self.find_ports(&mut packet, scope) {
             return refuse(reason);
         }
@@ -166,10 +184,14 @@ impl Oracle {
         }
     }
 
+    /// The datagram that a fragment is of.
+    fn datagram(packet: &Packet, scope: u32) -> Option<DatagramKey> {
+        Some((packet.src, packet.dst, packet.protocol, scope, packet.piece?.id))
+    }
+
     /// Later fragments get the ports of the first.
     fn find_ports(&mut self, packet: &mut Packet, scope: u32) -> Result<(), Reason> {
-        let Some(piece) = packet.piece else { return Ok(()) };
-        let key = (packet.src, packet.dst, packet.protocol, scope, piece.id);
+        let (Some(piece), Some(key)) = (packet.piece, Self::datagram(packet, scope)) else { return Ok(()) };
         let known = self.datagrams.get(&key).copied();
         if piece.start == 0 {
             let first = (packet.sport, packet.dport, piece.end);

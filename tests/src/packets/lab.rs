@@ -12,7 +12,7 @@ use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, Unhealthy, compile_with},
     datapath::{Datapath, RuleOrigin},
-    kernel::{Flow, Program},
+    kernel::{Flow, Program, sys::Outcome},
     manifest,
     plan::Interface,
 };
@@ -50,7 +50,8 @@ const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
 
-/// `XDP_PASS` and `XDP_TX`.
+/// `XDP_DROP`, `XDP_PASS` and `XDP_TX`.
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
@@ -178,22 +179,26 @@ impl Lab {
 
     /// A frame comes in by the uplink, before the stack: what the edge sends out again, `None` when it leaves
     /// the frame, unchanged, to the stack.
+    #[track_caller]
     pub fn meet_edge(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        self.judge_at_edge(frame).expect("the edge drops it")
+    }
+
+    /// The same, where the edge may drop it.
+    pub fn judge_at_edge(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, Reason> {
         let at = At { ifindex: self.uplink, ingress: self.uplink };
         let outcome = self.node.run(Program::Edge, at, frame).expect("the program runs");
         let mut counted = self.newly_counted();
         // The kernel reports its multicast groups by an interface that is up.
         counted.retain(|((hook, _), _)| *hook == Hook::Edge);
-        match outcome.verdict {
-            XDP_TX => {
-                assert_eq!(counted, [((Hook::Edge, None), 1)], "sent on, but counted otherwise");
-                Some(outcome.data)
+        match (outcome.verdict, &counted[..]) {
+            (XDP_TX, [((_, None), 1)]) => Ok(Some(outcome.data)),
+            (XDP_DROP, [((_, Some(reason)), 1)]) => Err(*reason),
+            (XDP_PASS, []) => {
+                assert_eq!(outcome.data, frame, "left to the stack");
+                Ok(None)
             }
-            XDP_PASS => {
-                assert_eq!((counted, &outcome.data[..]), (vec![], frame), "left to the stack");
-                None
-            }
-            verdict => panic!("the program returned {verdict}, counted {counted:?}"),
+            (verdict, _) => panic!("the program returned {verdict}, counted {counted:?}"),
         }
     }
 
@@ -259,6 +264,13 @@ impl Lab {
         self.judge(Program::FromUplink, At { ifindex: self.uplink, ingress: self.uplink }, frame)
     }
 
+    /// What the kernel put together from TCP segments with so many bytes of data comes in by the uplink.
+    pub fn arrive_merged(&self, segment: u32, frame: &[u8]) -> Verdict {
+        let at = At { ifindex: self.uplink, ingress: self.uplink };
+        let outcome = self.node.run_merged(Program::FromUplink, at, segment, frame);
+        self.verdict(Program::FromUplink, outcome.expect("the program runs")).expect("judged at once")
+    }
+
     /// The node itself sends a frame by the uplink.
     pub fn leave(&self, frame: &[u8]) -> Verdict {
         self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
@@ -274,9 +286,20 @@ impl Lab {
         self.answer.borrow().clone()
     }
 
-    /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
-    /// once under the one reason that is returned. One that is answered does not pass.
+    /// Runs a program on a frame, which is judged at once.
     pub fn judge(&self, program: Program, at: At, frame: &[u8]) -> Verdict {
+        self.offer(program, at, frame).expect("kept, or sent once more")
+    }
+
+    /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
+    /// once under the one reason that is returned. One that is answered does not pass. `None`, and no count:
+    /// the program keeps it, or sends it and what it has kept once more. At an ingress that goes by the
+    /// interface; at an egress the program has run on all of them by now.
+    pub fn offer(&self, program: Program, at: At, frame: &[u8]) -> Option<Verdict> {
+        self.verdict(program, self.node.run(program, at, frame).expect("the program runs"))
+    }
+
+    fn verdict(&self, program: Program, outcome: Outcome) -> Option<Verdict> {
         let hook = match program {
             Program::FromPod => Hook::FromPod,
             Program::ToPod => Hook::ToPod,
@@ -284,14 +307,19 @@ impl Lab {
             Program::ToUplink => Hook::ToUplink,
             Program::Edge => Hook::Edge,
         };
-        let outcome = self.node.run(program, at, frame).expect("the program runs");
         let mut counted = self.newly_counted();
         if hook != Hook::ToUplink {
             // As before.
             counted.retain(|((hook, _), _)| *hook != Hook::ToUplink);
         }
         self.answer.replace(None);
-        match outcome.verdict {
+        let is_again = match hook {
+            // The interfaces of pods are down, and lose what is to come in once more.
+            Hook::FromPod | Hook::Edge => false,
+            _ => counted.iter().map(|(_, packets)| packets).sum::<u64>() > 1,
+        };
+        Some(match outcome.verdict {
+            SHOT if counted.is_empty() || is_again => return None,
             REDIRECT if let [((at, Some(reason)), 1)] = counted[..] => {
                 assert_eq!(at, hook);
                 self.answer.replace(Some(Answered { reason, frame: outcome.data }));
@@ -309,7 +337,23 @@ impl Lab {
                 Ok(Passed { is_redirected: outcome.verdict == REDIRECT, frame: outcome.data })
             }
             verdict => panic!("the program returned {verdict}"),
+        })
+    }
+
+    /// Brings the interfaces of the pods and the uplink up, without a word from the node's own stack.
+    pub fn wake_up(&self) {
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("the namespace's own settings");
+        for number in 0..self.pods.len() {
+            ip_command(&format!("link set eth{number} up"));
+            ip_command(&format!("link set pod{number} up"));
         }
+        ip_command("link set up1 up");
+        ip_command("link set up0 up");
+    }
+
+    /// What has been counted since the last packet, by hook and reason.
+    pub fn counted(&self) -> Vec<((Hook, Option<Reason>), u64)> {
+        self.newly_counted()
     }
 
     /// The node, for packets that are judged by several threads and checked otherwise.
@@ -336,6 +380,11 @@ impl Lab {
     /// Empties the tables of clients that services remember.
     pub fn forget_clients(&self) {
         self.node.forget_clients().expect("the tables can be written");
+    }
+
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) {
+        self.node.forget_waiting().expect("the table can be written");
     }
 
     /// Every flow in the table.

@@ -25,6 +25,7 @@ use weir::{
 };
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
+    early::{self, EarlySet},
     flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     service::{Affinity, AffinityKey},
@@ -144,7 +145,8 @@ impl Node {
         forget_flows::<V4>(open("FLOWS_V4")?)?;
         forget_flows::<V6>(open("FLOWS_V6")?)?;
         forget::<FragmentKey<V4>, Fragment>(open("FRAGMENTS_V4")?)?;
-        forget::<FragmentKey<V6>, Fragment>(open("FRAGMENTS_V6")?)
+        forget::<FragmentKey<V6>, Fragment>(open("FRAGMENTS_V6")?)?;
+        self.forget_waiting()
     }
 
     /// Empties the tables of clients that services remember.
@@ -160,30 +162,42 @@ impl Node {
         self.programs.clone()
     }
 
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) -> anyhow::Result<()> {
+        let map = MapFd::new(object_get(&Pins::new(&self.pins).map("EARLY"))?)?;
+        let table: Map<u32, EarlySet> = Map::new(map)?;
+        Ok(table.put(&(0..early::SETS).map(|set| (set, EarlySet::EMPTY)).collect::<Vec<_>>())?)
+    }
+
     /// Runs a program on a frame.
     pub fn run(&self, program: Program, at: At, frame: &[u8]) -> anyhow::Result<Outcome> {
-        self.programs.run(program, at, 0, frame)
+        self.run_marked(program, at, 0, frame)
     }
 
     /// Runs a program on a frame that has a mark.
     pub fn run_marked(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
-        self.programs.run(program, at, mark, frame)
+        self.programs.run(program, at, Packet { data: frame, mark, ..Packet::default() })
+    }
+
+    /// Runs a program on what the kernel put together from TCP segments with so many bytes of data.
+    pub fn run_merged(
+        &self,
+        program: Program,
+        at: At,
+        segment: u32,
+        frame: &[u8],
+    ) -> anyhow::Result<Outcome> {
+        self.programs.run(program, at, Packet { data: frame, gso_size: segment, ..Packet::default() })
     }
 }
 
 impl Programs {
-    /// Runs one of them on a frame that has a mark.
-    pub fn run(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
-        let packet = Packet {
-            data: frame,
-            ifindex: at.ifindex,
-            ingress_ifindex: at.ingress,
-            mark,
-            ..Packet::default()
-        };
+    /// Runs one of them on a packet.
+    pub fn run(&self, program: Program, at: At, packet: Packet<'_>) -> anyhow::Result<Outcome> {
+        let packet = Packet { ifindex: at.ifindex, ingress_ifindex: at.ingress, ..packet };
         let run = if program == Program::Edge { test_run_xdp } else { test_run };
         let ran = run(self.0[&program].as_fd(), &packet);
-        ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
+        ran.with_context(|| format!("{} on {} bytes", program.name(), packet.data.len()))
     }
 }
 

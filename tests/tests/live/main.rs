@@ -11,6 +11,7 @@ mod doors;
 mod ecmp;
 mod edge;
 mod external;
+mod fragments;
 mod health;
 mod hosts;
 mod input;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir::kernel::Program;
+use weir::kernel::{Program, sys::Packet};
 use weir_tests::packets::{At, Ends, Programs};
 
 use super::{ACK, CLIENT, CLUSTER, FAMILIES, OTHER, SYN, on_node};
@@ -51,8 +51,12 @@ struct Seen {
 /// Sends until it is told to end.
 fn watch(programs: &Programs, client: At, other: At, has_ended: &AtomicBool) -> Seen {
     let (mut seen, begun) = (Seen::default(), Instant::now());
-    let run =
-        |at, frame: &[u8]| programs.run(Program::FromPod, at, 0, frame).expect("the program runs").verdict;
+    let run = |at, frame: &[u8]| {
+        programs
+            .run(Program::FromPod, at, Packet { data: frame, ..Packet::default() })
+            .expect("the program runs")
+            .verdict
+    };
     let held = FAMILIES.map(|family| family.to_server(80));
     for flow in &held {
         assert_eq!(run(client, &flow.tcp(SYN)), REDIRECT);

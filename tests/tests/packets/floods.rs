@@ -1,6 +1,6 @@
 //! Floods: what a sender of very many packets takes from others (attack 35).
 
-use weir::kernel::Program;
+use weir::kernel::{Program, sys::Packet};
 use weir_common::{flow::state, reason::Reason};
 use weir_tests::packets::{At, Ends, Lab, in_lab_of};
 
@@ -43,7 +43,9 @@ fn a_flood_of_new_flows_does_not_take_the_place_of_established_ones() {
         {
             let flood = Ends { sport, ..Ends::new(family.other, family.remote, 80) };
             let frame = if sport % 2 == 0 { flood.tcp(SYN) } else { flood.udp(b"q") };
-            programs.run(Program::FromPod, other, 0, &frame).expect("the program runs");
+            programs
+                .run(Program::FromPod, other, Packet { data: &frame, ..Packet::default() })
+                .expect("the program runs");
         }
         assert!(lab.flows().len() <= 2 * 8 * SETS as usize, "the tables do not grow");
         for ends in &held {

@@ -6,6 +6,7 @@ mod affinity;
 mod capacity;
 mod chains;
 mod doors;
+mod early;
 mod edge;
 mod exposed;
 mod extensions;
@@ -27,6 +28,8 @@ mod reset;
 mod rings;
 mod semantics;
 mod services;
+mod too_big;
+mod waiting;
 
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, Passed, in_lab};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use weir::datapath::{
-    Connection, Frontend, Origin, RuleOrigin,
+    Backend, Connection, Frontend, Origin, Ring, RuleOrigin, Service,
     services::{Client, Packet as Call, Verdict},
 };
 use weir_common::{
@@ -17,7 +17,7 @@ use super::{
         facts::{ends, hash, is_martian, slot},
         parse::{Kind, Packet},
     },
-    ACK, Flow, Hook, Oracle, SYN, TCP,
+    ACK, Affinity, Flow, Hook, Oracle, SYN, TCP,
 };
 use crate::packets::Ends;
 
@@ -116,14 +116,7 @@ impl Oracle {
             (Verdict::Reject, Some(_)) => Reason::ServiceNoBackend,
             (Verdict::Dnat(_), _) if !may_ask => return Some(Ok(())),
             (Verdict::Dnat(choice), _) => {
-                let client = (choice.service.id, here.src);
-                let has_affinity = choice.service.affinity.is_some();
-                let last = self.affinity.get(&client).filter(|last| choice.ring.backends.contains(last));
-                let chosen = || choice.ring.at(slot(packet) as usize % choice.ring.len());
-                let backend = last.copied().filter(|_| has_affinity).unwrap_or_else(chosen);
-                if has_affinity {
-                    self.affinity.insert(client, backend);
-                }
+                let backend = choose(&mut self.affinity, choice.service, choice.ring, packet);
                 (flow.to.dst, flow.to.dport) = (backend.address, backend.port);
                 if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
                     flow.by_loopback = flow.from_node;
@@ -192,4 +185,18 @@ impl Oracle {
             Some(Some(_)) => Err(Reason::PolicyDeny),
         }
     }
+}
+
+/// The backend of a new flow: that of the client's last one, where the service asks for affinity and it may still be
+/// chosen, else the ring's.
+pub(super) fn choose(affinity: &mut Affinity, service: &Service, ring: &Ring, packet: &Packet) -> Backend {
+    let chosen = ring.at(slot(packet) as usize % ring.len());
+    if service.affinity.is_none() {
+        return chosen;
+    }
+    let last = affinity.entry((service.id, packet.src)).or_insert(chosen);
+    if !ring.backends.contains(last) {
+        *last = chosen;
+    }
+    *last
 }

@@ -4,14 +4,16 @@ use core::hint::black_box;
 
 use weir_common::{
     endpoint::Endpoint,
+    flow::flags,
     policy::{
         MAX_PASSES, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortTable, Protocol, RULE_NONE,
         action,
     },
+    header::tcp_flags,
     reason::Reason,
 };
 
-use crate::{family::Family, maps};
+use crate::{family::Family, flow::Rules, maps, slow::GO_ON};
 
 /// Whose rules are asked.
 #[derive(Clone, Copy)]
@@ -53,12 +55,47 @@ pub fn judge<F: Family>(
         _ => {}
     }
     *rule = (found >> 32) as u32;
-    maps::count(&maps::RULE_HITS, *rule, 0);
     match found as u32 & ACTION_MASK {
         action::ALLOW => Ok(()),
         action::DENY => Err(Reason::PolicyDeny),
         _ => Err(Reason::PolicyDenied),
     }
+}
+
+/// Counts a packet for the rules that decided its flow.
+#[inline(always)]
+pub fn count_packet(rules: &Rules) {
+    for rule in [rules.egress, rules.ingress] {
+        if rule != RULE_NONE
+            && let Some(hits) = maps::RULE_HITS.get_ptr_mut(rule)
+        {
+            // SAFETY: the element of this CPU, which no other program on this CPU can interrupt at TC.
+            unsafe { (*hits).packets += 1 };
+        }
+    }
+}
+
+/// Counts what has just been judged, for each of the two rules, as they are `now`: the packet; and a connection,
+/// where it was not the same one `before`, for a flow is judged again after every change. Of two directions the
+/// one counts that the flow was opened in; of a TCP connection that is refused, its SYNs. Gives `answer` back.
+///
+/// A function of its own for the same reason as [`evaluate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_judged(now: u64, before: u64, answer: u32, way: u32, tcp: u32) -> u32 {
+    let goes_on = tcp != 0 && tcp as u8 & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
+    let is_counted = way as u16 & flags::REPLY == 0 && (answer == GO_ON || !goes_on);
+    for half in [0, 32] {
+        let (rule, former) = ((now >> half) as u32, (before >> half) as u32);
+        if let Some(hits) = maps::RULE_HITS.get_ptr_mut(rule) {
+            // SAFETY: as in `count_packet`.
+            unsafe {
+                (*hits).connections += u64::from(is_counted && rule != former);
+                (*hits).packets += 1;
+            }
+        }
+    }
+    answer
 }
 
 /// Results of [`evaluate`] that name no rule.

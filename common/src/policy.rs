@@ -147,4 +147,15 @@ pub struct RuleHits {
     pub packets: u64,
 }
 
+impl RuleHits {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.wrapping_add(other.connections),
+            packets: self.packets.wrapping_add(other.packets),
+        }
+    }
+}
+
 plain!(Identity: 8, PeerKey: 8, PortTable: 8, PortInterval: 8, RuleSet: 48, Rule: 16, RuleHits: 16);

@@ -5,11 +5,11 @@ use core::hint::black_box;
 use weir_common::{
     endpoint::Endpoint,
     flow::flags,
+    header::tcp_flags,
     policy::{
         MAX_PASSES, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortTable, Protocol, RULE_NONE,
         action,
     },
-    header::tcp_flags,
     reason::Reason,
 };
 

@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use weir_common::reason::{Counter, Hook, Reason};
+use weir_common::{
+    policy::RuleHits,
+    reason::{Counter, Hook, Reason},
+};
 
 use crate::{
     connections::Connection,
@@ -117,8 +120,8 @@ pub(super) trait Enforcer {
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
 
-    /// Connections decided by each rule in force.
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError>;
+    /// What each rule in force has decided.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError>;
 
     /// The live connections that the programs know, those with the latest packet first.
     fn connections(&self) -> Result<Vec<Connection>, EnforceError>;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::net::if_::if_indextoname;
-use weir_common::state::events;
+use weir_common::{policy::RuleHits, state::events};
 
 use super::{
     enforcer::{Counters, EnforceError, Enforcer},
@@ -200,7 +200,7 @@ impl Enforcer for KernelEnforcer {
         Ok(Counters { forwarded: kernel.forwarded()?, drops })
     }
 
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError> {
         Ok(self.opened()?.rule_hits()?)
     }
 

@@ -25,7 +25,10 @@ use std::{borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::I
 
 use aya::{Ebpf, programs::ProgramInfo};
 use nix::fcntl::Flock;
-use weir_common::reason::{Counter, Hook, Reason};
+use weir_common::{
+    policy::RuleHits,
+    reason::{Counter, Hook, Reason},
+};
 
 use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters, pins::Pins};
 pub use self::{
@@ -211,11 +214,11 @@ impl Kernel {
         self.counters.forwarded()
     }
 
-    /// Connections decided by each rule of the active revision.
+    /// What each rule of the active revision has decided.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+    pub fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, KernelError> {
         self.counters.rule_hits(self.rules.keys().copied())
     }
 

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use weir_common::{
     event::Event,
     plain::from_bytes,
+    policy::RuleHits,
     reason::{Counter, HOOKS, Hook, Reason, drop_counter},
 };
 
@@ -26,7 +27,10 @@ use super::{
     pins::Pins,
     sys,
 };
-use crate::datapath::{RuleId, RuleOrigin};
+use crate::{
+    compile::RuleKey,
+    datapath::{RuleId, RuleOrigin},
+};
 
 /// The hooks in the order of their numbers.
 pub const HOOK_LIST: [Hook; HOOKS] =
@@ -37,7 +41,7 @@ pub const HOOK_LIST: [Hook; HOOKS] =
 pub(super) struct Counters {
     drops: Map<u32, Counter>,
     forwarded: Map<u32, Counter>,
-    rule_hits: Map<u32, Counter>,
+    rule_hits: Map<u32, RuleHits>,
     lost_events: Map<u32, u64>,
 }
 
@@ -71,14 +75,17 @@ impl Counters {
         HOOK_LIST.into_iter().map(counter).collect()
     }
 
-    /// Connections decided, by rule.
+    /// What each rule has decided.
     pub(super) fn rule_hits(
         &self,
         rules: impl Iterator<Item = RuleId>,
-    ) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+    ) -> Result<BTreeMap<RuleId, RuleHits>, KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
         let counted = rules.filter(|rule| *rule < capacity);
-        let hits = |rule| Ok((rule, sum(&self.rule_hits, rule).map_err(failed("RULE_HITS"))?.packets));
+        let hits = |rule| {
+            let of_cpus = self.rule_hits.get_all(&rule).map_err(failed("RULE_HITS"))?;
+            Ok((rule, of_cpus.into_iter().fold(RuleHits::default(), RuleHits::plus)))
+        };
         counted.map(hits).collect()
     }
 
@@ -89,7 +96,9 @@ impl Counters {
         new: &BTreeMap<RuleId, RuleOrigin>,
     ) -> Result<(), KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
-        let changed = new.iter().filter(|(rule, origin)| **rule < capacity && old.get(rule) != Some(origin));
+        let is_other =
+            |rule, origin| old.get(rule).is_none_or(|old| RuleKey::from(old) != RuleKey::from(origin));
+        let changed = new.iter().filter(|(rule, origin)| **rule < capacity && is_other(*rule, *origin));
         let changed: Vec<_> = changed.map(|(rule, _)| *rule).collect();
         self.rule_hits.reset(&changed).map_err(failed("RULE_HITS"))
     }

@@ -101,7 +101,7 @@ pub enum Kind {
     /// Network policies, with the pods they select.
     #[value(alias = "policy", alias = "netpol", alias = "networkpolicies", alias = "networkpolicy")]
     Policies,
-    /// Rules of network policies, with the connections they have decided.
+    /// Rules of network policies, with the connections and packets they have decided.
     #[value(skip)]
     Rules,
     /// Pods of this node, with interface, addresses and rule sets.

@@ -11,13 +11,14 @@ use std::{
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
-    datapath::Datapath,
+    datapath::{Datapath, RuleId},
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
 };
 use weir_common::{
     event::Event,
+    policy::RuleHits,
     reason::{Hook, Reason},
     state::LOOPBACK,
 };
@@ -203,6 +204,11 @@ impl Lab {
     /// Where a pod hangs.
     pub fn pod(&self, pod: &str) -> Interface {
         self.pods[pod]
+    }
+
+    /// What each rule has decided.
+    pub fn rule_hits(&self) -> BTreeMap<RuleId, RuleHits> {
+        self.node.kernel().rule_hits().expect("counters")
     }
 
     /// What is in force.

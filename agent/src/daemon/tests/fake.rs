@@ -8,6 +8,8 @@ use std::{
     rc::Rc,
 };
 
+use weir_common::policy::RuleHits;
+
 use crate::{
     connections::Connection,
     daemon::{
@@ -141,9 +143,10 @@ impl Enforcer for Fake {
         Ok(Counters::default())
     }
 
-    /// As many as the number of the rule.
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
-        Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, u64::from(*rule))).collect())
+    /// As many connections as the number of the rule, of ten packets each.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError> {
+        let hits = |rule: u32| RuleHits { connections: rule.into(), packets: 10 * u64::from(rule) };
+        Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, hits(*rule))).collect())
     }
 
     fn connections(&self) -> Result<Vec<Connection>, EnforceError> {

@@ -17,4 +17,5 @@ pub mod lint;
 pub mod manifest;
 pub mod plan;
 pub mod protocol;
+pub mod shared_map;
 pub mod source;

@@ -21,6 +21,10 @@ pub const IDENTITY_FIRST: u32 = 16;
 
 /// Most 64-bit words in one bit vector, hence 64 times as many rules in one rule set.
 pub const MAX_WORDS: u32 = 64;
+/// Most rules in one rule set. One that another goes on after has as many.
+pub const MAX_RULES: u32 = MAX_WORDS * 64;
+/// Most rule sets that go on one after the other, hence 65,536 rules for a pod in one direction.
+pub const MAX_LINKS: u32 = 16;
 /// Most steps of the binary search over a [`PortTable`], hence 2^12 port intervals per protocol.
 pub const MAX_PORT_STEPS: u32 = 12;
 /// Most times a Pass rule may send the search on (Admin to NetworkPolicy, Baseline to the default).
@@ -95,8 +99,8 @@ pub struct RuleSet {
     pub default_peers: u32,
     /// Index of the first rule in the `RULES` array.
     pub rules: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Number of the rule set that goes on where no rule of this one has decided; [`NO_POLICY`]: none does.
+    pub next: u32,
     /// Port intervals by [`Protocol`].
     pub ports: [PortTable; PROTOCOLS],
 }
@@ -119,7 +123,8 @@ pub mod action {
 pub struct Rule {
     /// One of [`action`].
     pub action: u32,
-    /// For a Pass rule: the number, in the rule set, of the rule the search goes on with.
+    /// For a Pass rule: the number, in the rule set, of the rule the search goes on with; past its last rule,
+    /// the search goes on in the next rule set, whose first rule has the number [`MAX_RULES`] here.
     pub next: u32,
     /// Number of the rule for people: the agent knows its policy, file and line. Never 0.
     pub id: u32,

@@ -122,7 +122,7 @@ fn is_opening<A>(packet: &Packet<A>) -> bool {
 pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
     let Some(state) = maps::state() else { return Reason::NotReady as u32 };
     if work.path.flags & flags::TUNNEL != 0 {
-        tunnel::record::<F>(state, work);
+        tunnel::record::<F>(work);
         return GO_ON;
     }
     if work.is_new != 0 {
@@ -132,9 +132,10 @@ pub fn record<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
         }
         slow::settle();
     }
-    let Work { packet, path, entry, client, server, is_new, rules, .. } = work;
+    let Work { packet, path, entry, client, server, epoch, is_new, rules, .. } = work;
     let key = &packet.key;
-    path.epoch = state.epoch;
+    // Not the one of now: a commit may have ended since the packet was judged.
+    path.epoch = *epoch;
     if *is_new != 0 {
         // The reply first: once a packet is out, its answer must find the way back.
         turn(entry.key.tuple_mut(), &path.to);

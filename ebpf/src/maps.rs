@@ -1,10 +1,11 @@
 //! Every map and every load-time constant.
 //!
-//! Capacities here are those of a test run; the agent sets its own when it loads the object.
+//! Capacities here are those of a test run; the agent sets its own when it loads the object. Hash maps that only
+//! the agent writes allocate elements as they come: their capacity is a bound, and costs nothing.
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::bpf_jiffies64,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -46,9 +47,9 @@ pub static BUFFER: PerCpuArray<Buffer> = PerCpuArray::with_max_entries(1, 0);
 pub static STATE: Array<State> = Array::with_max_entries(1, 0);
 
 #[map]
-pub static ENDPOINTS_V4: HashMap<V4, Endpoint> = HashMap::with_max_entries(1024, 0);
+pub static ENDPOINTS_V4: HashMap<V4, Endpoint> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 #[map]
-pub static ENDPOINTS_V6: HashMap<V6, Endpoint> = HashMap::with_max_entries(1024, 0);
+pub static ENDPOINTS_V6: HashMap<V6, Endpoint> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static IDENTITIES_V4: LpmTrie<V4, Identity> = LpmTrie::with_max_entries(65536, 0);
@@ -64,7 +65,7 @@ pub static INSIDE_V6: LpmTrie<V6, u32> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 pub static RULE_SETS: Array<RuleSet> = Array::with_max_entries(1024, 0);
 #[map]
-pub static PEERS: HashMap<PeerKey, u32> = HashMap::with_max_entries(65536, 0);
+pub static PEERS: HashMap<PeerKey, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
 pub static PORTS: Array<PortInterval> = Array::with_max_entries(65536, 0);
 #[map]
@@ -75,17 +76,19 @@ pub static RULES: Array<Rule> = Array::with_max_entries(65536, 0);
 pub static RULE_HITS: PerCpuArray<RuleHits> = PerCpuArray::with_max_entries(65536, 0);
 
 #[map]
-pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, Service> = HashMap::with_max_entries(65536, 0);
+pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, Service> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
-pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, Service> = HashMap::with_max_entries(65536, 0);
+pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, Service> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
 pub static RINGS_V4: Array<Backend<V4>> = Array::with_max_entries(262_144, 0);
 #[map]
 pub static RINGS_V6: Array<Backend<V6>> = Array::with_max_entries(262_144, 0);
 #[map]
-pub static MEMBERS_V4: HashMap<MemberKey<V4>, u32> = HashMap::with_max_entries(65536, 0);
+pub static MEMBERS_V4: HashMap<MemberKey<V4>, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
-pub static MEMBERS_V6: HashMap<MemberKey<V6>, u32> = HashMap::with_max_entries(65536, 0);
+pub static MEMBERS_V6: HashMap<MemberKey<V6>, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
 pub static SOURCE_RANGES_V4: LpmTrie<SourceKey<V4>, u32> = LpmTrie::with_max_entries(65536, 0);
 #[map]

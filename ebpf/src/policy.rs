@@ -7,8 +7,8 @@ use weir_common::{
     flow::flags,
     header::tcp_flags,
     policy::{
-        MAX_PASSES, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortTable, Protocol, RULE_NONE,
-        action,
+        MAX_LINKS, MAX_PASSES, MAX_PORT_STEPS, MAX_RULES, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey,
+        PortTable, Protocol, RULE_NONE, action,
     },
     reason::Reason,
 };
@@ -83,15 +83,18 @@ pub fn count_packet(rules: &Rules) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn count_judged(now: u64, before: u64, answer: u32, way: u32, tcp: u32) -> u32 {
-    let goes_on = tcp != 0 && tcp as u8 & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
-    let is_counted = way as u16 & flags::REPLY == 0 && (answer == GO_ON || !goes_on);
+    // Of segments that are valid at all, a SYN has neither and every other one or both.
+    let goes_on = tcp as u8 & (tcp_flags::ACK | tcp_flags::RST) != 0;
+    let is_new = way as u16 & flags::REPLY == 0 && (answer == GO_ON || !goes_on);
     for half in [0, 32] {
         let (rule, former) = ((now >> half) as u32, (before >> half) as u32);
         if let Some(hits) = maps::RULE_HITS.get_ptr_mut(rule) {
             // SAFETY: as in `count_packet`.
             unsafe {
-                (*hits).connections += u64::from(is_counted && rule != former);
                 (*hits).packets += 1;
+                if is_new && rule != former {
+                    (*hits).connections += 1;
+                }
             }
         }
     }
@@ -104,14 +107,36 @@ const NO_RULE: u64 = 1;
 /// Set in the low half when a rule was found, beside its action; the rule's number is in the high half.
 const FOUND: u64 = 0x100;
 const ACTION_MASK: u32 = 0xff;
+/// Set in the low half of a link: a rule set, in the high half, and with which of its rules the search goes on.
+const LINK: u64 = 1 << 31;
 
-/// The rule that decides in a rule set.
+/// The rule that decides in a rule set and those that go on after it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
+    let mut found = link(rule_set, 0);
+    for _ in 0..MAX_LINKS {
+        found = black_box(evaluate_link(found, identity, protocol, port));
+        if found & LINK == 0 {
+            return found;
+        }
+    }
+    INCOMPLETE
+}
+
+#[inline(always)]
+fn link(rule_set: u32, start: u32) -> u64 {
+    u64::from(rule_set) << 32 | LINK | u64::from(start)
+}
+
+/// The rule that decides in one rule set, or the link on which the search goes on.
 ///
 /// A function of its own with numbers for arguments, so that the verifier walks its loops once and not
 /// for every family, direction and program that asks.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u32) -> u64 {
+pub extern "C" fn evaluate_link(link: u64, identity: u32, protocol: u32, port: u32) -> u64 {
+    let (rule_set, start) = ((link >> 32) as u32, (link & !LINK) as u32);
     // As in `slow::hear`: the verifier does not know what the callers pass.
     let protocol = black_box(protocol);
     let Some(set) = maps::RULE_SETS.get(rule_set) else { return INCOMPLETE };
@@ -126,12 +151,13 @@ pub extern "C" fn evaluate(rule_set: u32, identity: u32, protocol: u32, port: u3
         return INCOMPLETE;
     }
     let (words, rules) = (set.words, set.rules);
-    let mut start = 0;
+    let mut start = start;
     // One step a block, and one more for each Pass rule, which leads onwards.
     for _ in 0..MAX_WORDS / BLOCK + MAX_PASSES {
         let number = black_box(first_common(peers, ports, start, words));
         match number {
-            NO_BIT => return NO_RULE,
+            NO_BIT if set.next == NO_POLICY => return NO_RULE,
+            NO_BIT => return self::link(set.next, start.saturating_sub(MAX_RULES)),
             BROKEN => return INCOMPLETE,
             NOT_HERE => start = (start / 64 + BLOCK) * 64,
             _ => {

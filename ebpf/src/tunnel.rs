@@ -9,7 +9,7 @@ use weir_common::{
     header::{IpHeader, Tcp, Udp},
     reason::Reason,
     service::{self, Backend, MemberKey, member},
-    state::{State, inside},
+    state::inside,
 };
 
 use crate::{
@@ -85,9 +85,9 @@ pub fn accept<F: Family>(packet: &Packet<F::Addr>, path: &mut Path<F::Addr>, bac
 
 /// Records a flow that goes through a tunnel, in its one direction. Its event is the backend's node's to tell.
 #[inline(always)]
-pub fn record<F: Family>(state: &State, work: &mut Work<F::Addr>) {
-    let Work { packet, path, entry, .. } = work;
-    path.epoch = state.epoch;
+pub fn record<F: Family>(work: &mut Work<F::Addr>) {
+    let Work { packet, path, entry, epoch, .. } = work;
+    path.epoch = *epoch;
     // Where the next hop is, is for XDP to find out anew.
     path.flags &= !flags::EDGE;
     // SAFETY: places of one type each, all in the map.

@@ -43,6 +43,8 @@ pub struct Work<A> {
     pub chosen: Affinity<A>,
     /// What the client calls it.
     pub front: Front<A>,
+    /// The epoch at which the packet came: that of all that it is judged by, or of what stood there before.
+    pub epoch: u32,
     /// 1 when the flow is not recorded yet.
     pub is_new: u32,
     /// An entry to be written into the flow table, or one that was looked for there.

@@ -4,4 +4,4 @@ mod build;
 mod model;
 mod objects;
 
-pub use self::{model::*, objects::Objects};
+pub use self::{build::Built, model::*, objects::Objects};

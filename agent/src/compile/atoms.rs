@@ -82,14 +82,14 @@ impl<'a> Atoms<'a> {
     }
 
     /// For each group of pods the atoms that it matches by what it is; by its addresses it may match more.
-    pub(super) fn by_group(&self, groups: &Groups<'_>) -> Vec<Vec<AtomId>> {
+    pub(super) fn by_group(&self, groups: &Groups) -> Vec<Vec<AtomId>> {
         let mut matching = vec![Vec::new(); groups.all.len()];
         for (id, atom) in &self.0 {
             let matched = match atom {
                 Atom::PodsOf(namespace, pods) => groups.in_namespace(namespace, pods),
                 Atom::PodsIn(namespaces, pods) => groups.in_namespaces(namespaces, pods),
                 Atom::Declares(name, protocol, number) => {
-                    groups.declaring(NamedPort { name, protocol: *protocol, number: *number })
+                    groups.declaring(&NamedPort { name: name.clone(), protocol: *protocol, number: *number })
                 }
                 Atom::Block(..) | Atom::Nodes(_) => continue,
             };

@@ -14,13 +14,13 @@ use super::{
     atoms::{Atom, AtomId, Atoms},
     groups::Groups,
 };
-use crate::{cluster::Cluster, datapath::IdentityId};
+use crate::{cluster::Cluster, datapath::IdentityId, shared_map::SharedMap};
 
 /// Who has which identity, and what each is.
 #[derive(Debug)]
 pub(super) struct Identities {
     /// Identity by prefix, longest match. A prefix that would say what the one around it says has no entry.
-    pub(super) by_prefix: BTreeMap<IpNet, IdentityId>,
+    pub(super) by_prefix: SharedMap<IpNet, IdentityId>,
     /// The identities that match something.
     pub(super) all: Vec<IdentityId>,
     /// By atom: the identities that match it, by index in `all`, ascending.
@@ -61,8 +61,8 @@ impl Identities {
     /// node has are known.
     pub(super) fn new(
         cluster: &Cluster,
-        groups: &Groups<'_>,
-        services: &BTreeMap<IpNet, IdentityId>,
+        groups: &Groups,
+        services: &SharedMap<IpNet, IdentityId>,
         used: &HashSet<AtomId>,
         numbers: &mut Numbers,
     ) -> Self {
@@ -99,7 +99,7 @@ impl Identities {
 }
 
 /// What policies and their peers say about prefixes.
-fn marks(cluster: &Cluster, groups: &Groups<'_>, atoms: &Atoms<'_>, sets: &mut Sets) -> Vec<(IpNet, Mark)> {
+fn marks(cluster: &Cluster, groups: &Groups, atoms: &Atoms<'_>, sets: &mut Sets) -> Vec<(IpNet, Mark)> {
     let mut marks = Vec::new();
     for (id, atom) in &atoms.0 {
         if let Atom::Block(cidr, except) = atom {
@@ -108,7 +108,7 @@ fn marks(cluster: &Cluster, groups: &Groups<'_>, atoms: &Atoms<'_>, sets: &mut S
         }
     }
     let of_group: Vec<_> = atoms.by_group(groups).into_iter().map(|set| sets.number(set)).collect();
-    for (_, pod, group) in &groups.pods {
+    for (pod, group) in &groups.pods {
         let owner = Mark::Owner(of_group[*group]);
         marks.extend(pod.addresses.iter().map(|address| (IpNet::from(*address), owner)));
     }

@@ -27,9 +27,9 @@ pub(super) struct Item<'a> {
 }
 
 /// Makes items. Whom they name gets numbers.
-pub(super) struct Items<'a, 'n> {
+pub(super) struct Items<'n> {
     /// The pods.
-    pub(super) groups: &'n Groups<'a>,
+    pub(super) groups: &'n Groups,
     /// The numbers.
     pub(super) numbers: &'n mut Numbers,
 }
@@ -48,7 +48,7 @@ impl<'a> Item<'a> {
     /// Its lines in the rule set of pods that declare these ports.
     pub(super) fn resolved(
         &self,
-        declared: &BTreeSet<NamedPort<'_>>,
+        declared: &BTreeSet<NamedPort>,
     ) -> impl Iterator<Item = (Arc<Peers>, Arc<Ports>)> {
         let own = self.named.map(|ports| {
             let ports = ports_of(Some(ports), &resolve(ports, declared), self.action);
@@ -59,9 +59,9 @@ impl<'a> Item<'a> {
     }
 }
 
-impl<'a> Items<'a, '_> {
+impl Items<'_> {
     /// A rule of a NetworkPolicy in `namespace`.
-    pub(super) fn of_policy(
+    pub(super) fn of_policy<'a>(
         &mut self,
         rule: &'a PolicyRule,
         namespace: &str,
@@ -76,7 +76,7 @@ impl<'a> Items<'a, '_> {
     }
 
     /// A rule of a ClusterNetworkPolicy.
-    pub(super) fn of_cluster_policy(
+    pub(super) fn of_cluster_policy<'a>(
         &mut self,
         rule: &'a ClusterRule,
         direction: Direction,
@@ -96,7 +96,7 @@ impl<'a> Items<'a, '_> {
     }
 
     /// A rule for `peers`, or everyone.
-    fn item(
+    fn item<'a>(
         &mut self,
         origin: RuleOrigin,
         action: Action,
@@ -115,7 +115,7 @@ impl<'a> Items<'a, '_> {
             return Item { origin, action, lines, named };
         }
         for port in resolve(named.unwrap_or_default(), &self.groups.declared) {
-            let atom = Atom::Declares(port.name.to_owned(), port.protocol, port.number);
+            let atom = Atom::Declares(port.name.clone(), port.protocol, port.number);
             let peers = Peers { any_of: any_of.clone(), declares: Some(self.numbers.atoms.number(atom)) };
             let ports = Ports::new([(port.protocol, (port.number, port.number))]);
             lines.push((Arc::new(peers), Arc::new(ports)));
@@ -125,17 +125,17 @@ impl<'a> Items<'a, '_> {
 }
 
 /// What the names among `ports` stand for where `declared` is declared.
-fn resolve<'d>(ports: &[PolicyPort], declared: &BTreeSet<NamedPort<'d>>) -> BTreeSet<NamedPort<'d>> {
-    let names = |port: &PolicyPort, declared: &NamedPort<'_>| {
+fn resolve(ports: &[PolicyPort], declared: &BTreeSet<NamedPort>) -> BTreeSet<NamedPort> {
+    let names = |port: &PolicyPort, declared: &NamedPort| {
         let PortMatch::Named(name) = &port.ports else { return false };
-        name == declared.name && protocols(port).contains(&declared.protocol)
+        *name == declared.name && protocols(port).contains(&declared.protocol)
     };
-    declared.iter().filter(|declared| ports.iter().any(|port| names(port, declared))).copied().collect()
+    declared.iter().filter(|declared| ports.iter().any(|port| names(port, declared))).cloned().collect()
 }
 
 /// The ports of a rule, its names already `resolved`. Echo requests have no port: what allows includes them,
 /// what denies or passes does when it names no port.
-fn ports_of(ports: Option<&[PolicyPort]>, resolved: &BTreeSet<NamedPort<'_>>, action: Action) -> Ports {
+fn ports_of(ports: Option<&[PolicyPort]>, resolved: &BTreeSet<NamedPort>, action: Action) -> Ports {
     let Some(ports) = ports else { return Ports::all() };
     let numbered = ports.iter().flat_map(|port| {
         let range = match port.ports {

@@ -12,7 +12,7 @@ use crate::{
 
 /// One bit of a rule set. A rule may need several: one whose port is named needs one per number that it
 /// stands for among the peers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Line {
     pub(super) action: Action,
     /// For Pass: the line that the search goes on with.
@@ -23,7 +23,7 @@ pub(super) struct Line {
 }
 
 /// Whose packets a line is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Peers {
     /// Those that match one of these atoms; `None`: everyone.
     pub(super) any_of: Option<Box<[AtomId]>>,
@@ -32,7 +32,7 @@ pub(super) struct Peers {
 }
 
 /// Which packets a line is about: disjoint ranges, in order, for each of [`Judged`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Ports(pub(super) [Vec<(u16, u16)>; PROTOCOLS]);
 
 impl Peers {

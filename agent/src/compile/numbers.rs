@@ -4,8 +4,7 @@
 //! keep its number, or else every commit would rewrite everything.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    hash::Hash,
+    collections::{BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -14,7 +13,8 @@ use weir_common::policy::{NO_POLICY, RULE_FIRST};
 use super::{atoms::Atom, identity_numbers::IdentityNumbers, lines::Line, rules::atoms_of};
 use crate::{
     cluster::{Name, Protocol},
-    datapath::{Datapath, RuleOrigin},
+    datapath::{Datapath, RuleOrigin, RuleSetId},
+    shared_map::SharedMap,
 };
 
 /// The numbers in use on one node.
@@ -28,8 +28,8 @@ pub struct Numbers {
     pub(super) atoms: Interner<Atom>,
     /// Sets of atoms.
     pub(super) identities: IdentityNumbers,
-    /// Rule sets.
-    pub(super) rule_sets: Interner<Arc<[Line]>>,
+    /// Rule sets: their lines, and what goes on after them.
+    pub(super) rule_sets: Interner<(Arc<[Line]>, Option<RuleSetId>)>,
     /// Rules for people.
     pub rules: Interner<RuleKey>,
     /// Service ports.
@@ -61,7 +61,8 @@ pub struct ServicePortKey {
 /// Gives each content a number of its own, and takes it back when told.
 #[derive(Clone, Debug)]
 pub struct Interner<T> {
-    numbers: HashMap<T, u32>,
+    numbers: SharedMap<T, u32>,
+    contents: SharedMap<u32, T>,
     next: u32,
     free: VecDeque<u32>,
 }
@@ -82,13 +83,18 @@ impl Numbers {
     /// Frees every number that `datapath` does not name. To be called when `datapath` is in force and nothing
     /// older is.
     pub fn retain(&mut self, datapath: &Datapath) {
+        self.retain_policy(datapath);
+        let services: BTreeSet<_> = datapath.frontends.values().map(|service| service.id).collect();
+        self.services.retain(|_, number| services.contains(&number));
+    }
+
+    /// The same, but for service ports.
+    pub(super) fn retain_policy(&mut self, datapath: &Datapath) {
         self.rule_sets.retain(|_, number| datapath.rule_sets.contains_key(&number));
-        let atoms: HashSet<_> = self.rule_sets.iter().flat_map(|(lines, _)| atoms_of(lines)).collect();
+        let atoms: HashSet<_> = self.rule_sets.iter().flat_map(|((lines, _), _)| atoms_of(lines)).collect();
         self.atoms.retain(|_, number| atoms.contains(&number));
         self.identities.retain(&datapath.identities.values().copied().collect(), &atoms);
         self.rules.retain(|_, number| datapath.rules.contains_key(&number));
-        let services: BTreeSet<_> = datapath.frontends.values().map(|service| service.id).collect();
-        self.services.retain(|_, number| services.contains(&number));
     }
 }
 
@@ -108,41 +114,56 @@ impl From<&RuleOrigin> for RuleKey {
     }
 }
 
-impl<T: Eq + Hash> Interner<T> {
+impl<T: Ord + Clone> Interner<T> {
     /// An empty one whose first number is `first`.
     pub fn new(first: u32) -> Self {
-        Self { numbers: HashMap::new(), next: first, free: VecDeque::new() }
+        Self {
+            numbers: SharedMap::default(),
+            contents: SharedMap::default(),
+            next: first,
+            free: VecDeque::new(),
+        }
     }
 
     /// The number of `content`: the one it has, or else the one that was freed longest ago, or else a new one.
     pub fn number(&mut self, content: T) -> u32 {
-        *self.numbers.entry(content).or_insert_with(|| {
-            self.free.pop_front().unwrap_or_else(|| {
-                let number = self.next;
-                self.next += 1;
-                number
-            })
-        })
+        if let Some(number) = self.numbers.get(&content) {
+            return *number;
+        }
+        let number = self.free.pop_front().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        self.contents.insert(number, content.clone());
+        self.numbers.insert(content, number);
+        number
     }
 
     /// Frees the numbers of all content that `keep` refuses.
     pub fn retain(&mut self, mut keep: impl FnMut(&T, u32) -> bool) {
-        let mut freed = Vec::new();
-        self.numbers.retain(|content, number| {
-            let kept = keep(content, *number);
-            if !kept {
-                freed.push(*number);
-            }
-            kept
-        });
-        // Not in the order of the hash map, so that the same history gives the same numbers.
-        freed.sort_unstable();
-        self.free.extend(freed);
+        // In the order of the numbers, so that the same history gives the same ones.
+        let freed: Vec<_> = self
+            .contents
+            .iter()
+            .filter(|(number, content)| !keep(content, **number))
+            .map(|(n, _)| *n)
+            .collect();
+        self.free(freed);
     }
 
-    /// Content and number of all that is in use, in no order.
+    /// Frees these numbers.
+    pub fn free(&mut self, numbers: impl IntoIterator<Item = u32>) {
+        for number in numbers {
+            if let Some(content) = self.contents.remove(&number) {
+                self.numbers.remove(&content);
+                self.free.push_back(number);
+            }
+        }
+    }
+
+    /// Content and number of all that is in use.
     pub fn iter(&self) -> impl Iterator<Item = (&T, u32)> {
-        self.numbers.iter().map(|(content, number)| (content, *number))
+        self.contents.iter().map(|(number, content)| (content, *number))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use weir_common::policy::MAX_WORDS;
+use weir_common::policy::{MAX_LINKS, MAX_RULES};
 
 use super::{
     CompileError, Numbers, RuleKey,
@@ -20,17 +20,29 @@ use crate::{
 };
 
 /// Most lines in one rule set.
-const MAX_LINES: usize = MAX_WORDS as usize * 64;
+const MAX_LINES: usize = MAX_RULES as usize;
+/// Most lines for a group of pods in one direction, in rule sets that go on one after the other.
+const MOST_LINES: usize = MAX_LINES * MAX_LINKS as usize;
 
 /// The rule sets of one node, before identities are known.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     /// Rule sets by the pods' group. A group without an entry has none in that direction.
     pub(super) by_group: BTreeMap<(usize, Direction), RuleSetId>,
-    /// Their lines, and the first group that uses them.
-    pub(super) rule_sets: BTreeMap<RuleSetId, (Arc<[Line]>, usize)>,
+    /// The rule sets.
+    pub(super) rule_sets: BTreeMap<RuleSetId, Chain>,
     /// What their rules come from.
     pub(super) origins: BTreeMap<RuleId, RuleOrigin>,
+}
+
+/// A rule set.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) lines: Arc<[Line]>,
+    /// The rule set that goes on after it.
+    pub(super) next: Option<RuleSetId>,
+    /// The first group that uses it.
+    pub(super) group: usize,
 }
 
 /// What the policies say to one group of pods in one direction.
@@ -45,7 +57,7 @@ struct Tiers<'a> {
 /// Tiers of the groups that live on the node, filled policy by policy.
 struct Selection<'a, 'n> {
     local: HashSet<usize>,
-    items: Items<'a, 'n>,
+    items: Items<'n>,
     tiers: BTreeMap<(usize, Direction), Tiers<'a>>,
 }
 
@@ -54,11 +66,11 @@ impl Rules {
     pub(super) fn new(
         cluster: &Cluster,
         node: &str,
-        groups: &Groups<'_>,
+        groups: &Groups,
         numbers: &mut Numbers,
     ) -> Result<Self, CompileError> {
-        let on_node = groups.pods.iter().filter(|(_, pod, _)| pod.node.as_deref() == Some(node));
-        let local = on_node.map(|(.., group)| *group).collect();
+        let on_node = groups.pods.iter().filter(|(pod, _)| pod.node.as_deref() == Some(node));
+        let local = on_node.map(|(_, group)| *group).collect();
         let mut selection =
             Selection { local, items: Items { groups, numbers: &mut *numbers }, tiers: BTreeMap::new() };
         let mut cluster_policies: Vec<_> = cluster.cluster_policies.values().collect();
@@ -72,26 +84,43 @@ impl Rules {
             if lines.is_empty() {
                 continue;
             }
-            if lines.len() > MAX_LINES {
+            if lines.len() > MOST_LINES {
                 return Err(CompileError::TooManyRules {
                     pod: groups.pod_of(group).to_string(),
                     direction,
                     rules: lines.len(),
-                    limit: MAX_LINES,
+                    limit: MOST_LINES,
                     policies: rules.policies_of(&lines),
                 });
             }
-            let lines: Arc<[Line]> = lines.into();
-            let id = numbers.rule_sets.number(Arc::clone(&lines));
-            rules.by_group.insert((group, direction), id);
-            rules.rule_sets.entry(id).or_insert((lines, group));
+            if let Some(first) = rules.chain(&lines, group, numbers) {
+                rules.by_group.insert((group, direction), first);
+            }
         }
         Ok(rules)
     }
 
+    /// Puts lines into rule sets that go on one after the other; gives the first.
+    fn chain(&mut self, lines: &[Line], group: usize, numbers: &mut Numbers) -> Option<RuleSetId> {
+        let mut next = None;
+        for (base, link) in
+            (0..).step_by(MAX_LINES).zip(lines.chunks(MAX_LINES)).collect::<Vec<_>>().into_iter().rev()
+        {
+            let relative = |line: &Line| match line.action {
+                Action::Pass => Line { next: line.next - base, ..line.clone() },
+                Action::Accept | Action::Deny => line.clone(),
+            };
+            let lines: Arc<[Line]> = link.iter().map(relative).collect();
+            let id = numbers.rule_sets.number((Arc::clone(&lines), next));
+            self.rule_sets.entry(id).or_insert(Chain { lines, next, group });
+            next = Some(id);
+        }
+        next
+    }
+
     /// The atoms that the rule sets name.
     pub(super) fn atoms(&self) -> HashSet<AtomId> {
-        self.rule_sets.values().flat_map(|(lines, _)| atoms_of(lines)).collect()
+        self.rule_sets.values().flat_map(|chain| atoms_of(&chain.lines)).collect()
     }
 
     /// The policies that `lines` come from, for people; a few of them when they are many.
@@ -178,7 +207,7 @@ impl Tiers<'_> {
     /// The lines in order. Adds what their rules come from to `origins`.
     fn lines(
         &self,
-        groups: &Groups<'_>,
+        groups: &Groups,
         group: usize,
         direction: Direction,
         numbers: &mut Numbers,

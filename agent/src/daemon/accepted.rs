@@ -1,6 +1,6 @@
 //! The accepted state: all that an agent has to know to go on after a restart.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,19 +59,71 @@ struct StoredEntry {
     base: Option<Value>,
 }
 
+/// What a change makes of a state on disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredChange {
+    revision: u64,
+    files: Vec<(Key, Option<Text>)>,
+    overlay: Vec<(Key, Option<StoredEntry>)>,
+    skipped: BTreeMap<String, usize>,
+    attachments: Vec<(Name, Attachment)>,
+    freed: BTreeMap<String, u32>,
+    since: Option<Since>,
+}
+
+/// Objects that may differ for a change to be stored as one.
+const MOST_CHANGES: usize = 1000;
+
 impl Accepted {
+    /// What leads from this state to `after`, for the disk; `None` when that is better stored as a whole.
+    pub(super) fn change_to(&self, after: &Self) -> Option<StoredChange> {
+        let text = |object: &Arc<Object>| object.text().clone();
+        let files: Vec<_> = self
+            .files
+            .differences(&after.files)
+            .filter_map(|(before, after)| Some((before.or(after)?.key().clone(), after.map(text))))
+            .collect();
+        let stored = |(key, entry): (&Key, Option<&Entry>)| {
+            (key.clone(), entry.map(|entry| StoredEntry::of(key, entry)))
+        };
+        let overlay: Vec<_> = self.overlay.differences(&after.overlay).map(stored).collect();
+        (files.len() + overlay.len() <= MOST_CHANGES).then(|| StoredChange {
+            revision: after.revision,
+            files,
+            overlay,
+            skipped: after.skipped.clone(),
+            attachments: after.attachments.clone().into_iter().collect(),
+            freed: after.freed.clone(),
+            since: after.since.clone(),
+        })
+    }
+
+    /// Follows a change from the disk.
+    pub(super) fn follow(&mut self, change: StoredChange) -> Result<(), String> {
+        for (key, text) in change.files {
+            match text {
+                Some(text) => drop(self.files.insert(kept(&text)?)),
+                None => self.files.remove_one(&key),
+            }
+        }
+        for (key, entry) in change.overlay {
+            self.overlay.set(key, entry.map(StoredEntry::restore).transpose()?);
+        }
+        self.revision = change.revision;
+        self.skipped = change.skipped;
+        self.attachments = change.attachments.into_iter().collect();
+        self.freed = change.freed;
+        self.since = change.since.filter(Since::is_of_this_boot);
+        Ok(())
+    }
+
     /// For the disk.
     pub(super) fn to_stored(&self) -> Stored {
-        let entry = |(key, entry): (&Key, &Entry)| StoredEntry {
-            key: key.clone(),
-            object: entry.object.as_ref().map(|object| object.text().clone()),
-            base: entry.base.clone(),
-        };
         Stored {
             revision: self.revision,
             files: self.files.texts().cloned().collect(),
             skipped: self.skipped.clone(),
-            overlay: self.overlay.entries().map(entry).collect(),
+            overlay: self.overlay.entries().map(|(key, entry)| StoredEntry::of(key, entry)).collect(),
             attachments: self.attachments.clone().into_iter().collect(),
             freed: self.freed.clone(),
             since: self.since.clone(),
@@ -80,10 +132,7 @@ impl Accepted {
 
     /// From the disk. The text says what another release of weir refuses of it.
     pub(super) fn restore(stored: Stored) -> Result<Self, String> {
-        let overlay = stored.overlay.into_iter().map(|entry| {
-            let object = entry.object.as_ref().map(kept).transpose()?;
-            Ok((entry.key, Entry { object, base: entry.base }))
-        });
+        let overlay = stored.overlay.into_iter().map(|entry| Ok((entry.key.clone(), entry.restore()?)));
         Ok(Self {
             revision: stored.revision,
             files: objects(all_kept(&stored.files)?),
@@ -91,12 +140,28 @@ impl Accepted {
             overlay: Overlay::from_entries(overlay.collect::<Result<Vec<_>, String>>()?),
             attachments: stored.attachments.into_iter().collect(),
             freed: stored.freed,
-            since: stored.since.filter(|since| Some(&since.boot) == boot().as_ref()),
+            since: stored.since.filter(Since::is_of_this_boot),
         })
     }
 }
 
+impl StoredEntry {
+    fn of(key: &Key, entry: &Entry) -> Self {
+        let object = entry.object.as_ref().map(|object| object.text().clone());
+        Self { key: key.clone(), object, base: entry.base.clone() }
+    }
+
+    fn restore(self) -> Result<Entry, String> {
+        let object = self.object.as_ref().map(kept).transpose()?;
+        Ok(Entry { object: object.map(Arc::new), base: self.base })
+    }
+}
+
 impl Since {
+    fn is_of_this_boot(&self) -> bool {
+        Some(&self.boot) == boot().as_ref()
+    }
+
     /// From now on.
     pub(super) fn now() -> Option<Self> {
         Some(Self { boot: boot()?, seconds: uptime()? })

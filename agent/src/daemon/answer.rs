@@ -10,7 +10,6 @@ use super::{
     explain,
     interfaces::Network,
     listing,
-    overlay::find,
 };
 use crate::{
     cluster::Objects,
@@ -145,7 +144,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             Change::Apply(texts) => {
                 let documents = texts.iter().fold(Reader::default(), Reader::kept).finish();
                 for object in documents.map_err(|found| self.refusal(&found))?.objects {
-                    let before = find(in_force, object.key()).map(|before| before.text().to_json());
+                    let before = in_force.find(object.key()).map(|before| before.text().to_json());
                     let outcome = match before {
                         None => Outcome::Created,
                         Some(before) if before == object.text().to_json() => Outcome::Unchanged,
@@ -153,13 +152,13 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                     };
                     outcomes.push(ChangedObject { object: qualified(object.key()), outcome });
                     if outcome != Outcome::Unchanged {
-                        accepted.overlay.put(&accepted.files, object);
+                        accepted.overlay.put(&accepted.files, object.into());
                     }
                 }
             }
             Change::Delete(keys) => {
                 for key in keys {
-                    if find(in_force, key).is_none() {
+                    if in_force.find(key).is_none() {
                         return Err(self.unchanged(FailureKind::NotFound, format!("{key} is not there")));
                     }
                     // With a namespace goes all that is in it.

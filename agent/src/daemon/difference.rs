@@ -1,13 +1,14 @@
 //! `weir diff`: what a change does to objects and to verdicts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use weir_common::policy::Protocol;
 
-use super::{answer::qualified, overlay::find};
+use super::answer::qualified;
 use crate::{
     cluster::{self, Cluster, Name, Objects, Pod},
     datapath::{Connection, Judgement, Network},
+    manifest::Object,
     protocol::{Difference, ObjectDifference, VerdictDifference},
 };
 
@@ -27,18 +28,13 @@ pub(super) fn difference(before: (&Objects, &Cluster), after: (&Objects, &Cluste
 }
 
 fn objects(before: &Objects, after: &Objects) -> Vec<ObjectDifference> {
-    let keys: BTreeSet<_> = before.iter().chain(after.iter()).map(|object| object.key()).collect();
-    let changed = keys.into_iter().filter_map(|key| {
-        let (old, new) = (find(before, key), find(after, key));
-        // Most objects are the same text; only the others are parsed.
-        if old.map(|object| object.text()) == new.map(|object| object.text())
-            || old.map(|object| object.text().to_json()) == new.map(|object| object.text().to_json())
-        {
+    let changed = before.differences(after).filter_map(|(old, new)| {
+        let key = old.or(new)?.key();
+        if old.map(|object| object.text().to_json()) == new.map(|object| object.text().to_json()) {
             return None;
         }
-        let yaml = |object: Option<&crate::manifest::Object>| {
-            object.map(|object| object.text().to_yaml()).unwrap_or_default()
-        };
+        let yaml =
+            |object: Option<&Arc<Object>>| object.map(|object| object.text().to_yaml()).unwrap_or_default();
         Some(ObjectDifference { object: qualified(key), before: yaml(old), after: yaml(new) })
     });
     changed.collect()
@@ -46,8 +42,11 @@ fn objects(before: &Objects, after: &Objects) -> Vec<ObjectDifference> {
 
 /// Pairs of pods that are there before and after, at the ports that the receiver declares.
 fn verdicts(before: &Cluster, after: &Cluster) -> Result<Vec<VerdictDifference>, String> {
-    let stays = |pod: &&Pod| pod.is_networked() && before.pods.get(&pod.name).is_some_and(Pod::is_networked);
-    let pods: BTreeMap<&Name, &Pod> = after.pods.values().filter(stays).map(|pod| (&pod.name, pod)).collect();
+    let stays = |pod: &&Arc<Pod>| {
+        pod.is_networked() && before.pods.get(&pod.name).is_some_and(|pod| pod.is_networked())
+    };
+    let pods: BTreeMap<&Name, &Pod> =
+        after.pods.values().filter(stays).map(|pod| (&pod.name, &**pod)).collect();
     let connections = pods.len() * pods.values().map(|pod| pod.ports.len()).sum::<usize>();
     if connections > MOST_CONNECTIONS {
         return Err(format!(

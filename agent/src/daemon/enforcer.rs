@@ -89,6 +89,9 @@ pub(super) trait Enforcer {
         interfaces: &BTreeMap<IpAddr, Interface>,
     ) -> Result<(), EnforceError>;
 
+    /// Removes what the last commit left that is no longer in force. Nobody has to wait for it.
+    fn finish(&mut self) -> Result<(), EnforceError>;
+
     /// Hangs the programs on a pod's interface. Until a commit names the pod, everything on it is dropped.
     fn attach_pod(&mut self, interface: &str) -> Result<(), EnforceError>;
 

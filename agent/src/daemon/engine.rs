@@ -17,10 +17,11 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    cluster::{Cluster, Objects},
-    compile::{self, Numbers, Unhealthy},
+    cluster::{Built, Cluster, Objects},
+    compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::{Datapath, Target},
     manifest::{self, Diagnostics},
+    plan::Sizes,
     protocol::{Failure, FailureKind},
 };
 
@@ -55,7 +56,6 @@ pub(super) struct Engine<E, N> {
     pub(super) directory: Directory,
     pub(super) enforcer: E,
     pub(super) network: N,
-    pub(super) numbers: Numbers,
     pub(super) accepted: Accepted,
     /// The accepted state before the last change by a client, for [`crate::protocol::Request::Undo`].
     pub(super) previous: Option<Accepted>,
@@ -89,6 +89,15 @@ pub(super) struct Active {
     pub(super) resolution: Resolution,
     /// The failing backends that `datapath` leaves out.
     pub(super) unhealthy: Unhealthy,
+    /// What the next change starts from.
+    made: Made,
+}
+
+/// What a cluster and its datapath were made with.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    built: Built,
+    compiler: Compiler,
 }
 
 /// A change that has been found good, short of the kernel.
@@ -97,7 +106,7 @@ pub(super) struct Candidate {
     pub(super) objects: Objects,
     pub(super) cluster: Cluster,
     pub(super) datapath: Datapath,
-    numbers: Numbers,
+    made: Made,
     unhealthy: Unhealthy,
 }
 
@@ -109,16 +118,21 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         enforcer: E,
         network: N,
         names: watch::Sender<Arc<Names>>,
+        first: Option<Watched>,
     ) -> Result<Self, StartError> {
         let stored: Option<Stored> = directory.load()?;
-        let restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
+        let mut restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
+        if let Some(accepted) = &mut restored {
+            for change in directory.load_changes()? {
+                accepted.follow(change).map_err(StartError::Input)?;
+            }
+        }
         let known = restored.is_some();
         let mut engine = Self {
             settings,
             directory,
             enforcer,
             network,
-            numbers: Numbers::default(),
             accepted: restored.unwrap_or_default(),
             previous: None,
             active: None,
@@ -132,7 +146,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             health_problems: Vec::new(),
             names,
         };
-        match engine.reload() {
+        match engine.reload_from(first) {
             Ok(()) => {}
             Err(failure) if !known => {
                 return Err(match failure.kind {
@@ -158,7 +172,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Reads the watched manifests again and enforces them.
     pub(super) fn reload(&mut self) -> Result<(), Failure> {
-        let result = self.reload_files();
+        self.reload_from(None)
+    }
+
+    fn reload_from(&mut self, read: Option<Watched>) -> Result<(), Failure> {
+        let result = self.reload_files(read);
         self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
         if let Err(failure) = &result {
             self.refused += 1;
@@ -171,14 +189,17 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         result
     }
 
-    fn reload_files(&mut self) -> Result<(), Failure> {
-        let documents = manifest::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?;
-        if !documents.warnings.is_empty() {
-            warn!("{}", documents.warnings.render(false).trim_end());
+    fn reload_files(&mut self, read: Option<Watched>) -> Result<(), Failure> {
+        let watched = match read {
+            Some(watched) => watched,
+            None => Watched::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?,
+        };
+        if !watched.warnings.is_empty() {
+            warn!("{}", watched.warnings.render(false).trim_end());
         }
         let mut accepted = self.accepted.clone();
-        accepted.skipped = documents.skipped.clone();
-        accepted.files = accepted::objects(documents);
+        accepted.skipped = watched.skipped;
+        accepted.files = self.accepted.files.updated(&watched.objects);
         accepted.overlay.settle(&accepted.files);
         let candidate = self.plan(accepted)?;
         self.enforce(candidate)
@@ -192,12 +213,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     /// Enforces the objects in force once more, where `accepted` differs from what is in force by interfaces alone.
     pub(super) fn enforce_again(&mut self, accepted: Accepted) -> Result<(), Failure> {
         let candidate = match &self.active {
-            Some(Active { objects, cluster, datapath, unhealthy, .. }) => Candidate {
+            Some(Active { objects, cluster, datapath, unhealthy, made, .. }) => Candidate {
                 accepted,
                 objects: objects.clone(),
                 cluster: cluster.clone(),
                 datapath: datapath.clone(),
-                numbers: self.numbers.clone(),
+                made: made.clone(),
                 unhealthy: unhealthy.clone(),
             },
             None => self.plan(accepted)?,
@@ -207,19 +228,30 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Everything of a change that can be found out before the kernel is touched.
     pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
-        let objects = accepted.overlay.over(&accepted.files);
-        let mut cluster = objects.build().map_err(|found| self.refusal(&found))?;
+        let mut made = match &self.active {
+            Some(active) => active.made.clone(),
+            None => Made { compiler: Compiler::new(&self.settings.node), ..Made::default() },
+        };
+        let objects = match &self.active {
+            Some(active) if accepted.files.is_same(&self.accepted.files) => {
+                accepted.overlay.over_again(&accepted.files, &self.accepted.overlay, &active.objects)
+            }
+            _ => accepted.overlay.over(&accepted.files),
+        };
+        made.built = made.built.changed(&objects).map_err(|found| self.refusal(&found))?;
+        let mut cluster = made.built.cluster.clone();
         cluster.skipped = accepted.skipped.clone();
-        let mut numbers = self.numbers.clone();
         let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
-        let datapath = compile::compile_with(&cluster, &self.settings.node, &unhealthy, &mut numbers)
+        let datapath = made
+            .compiler
+            .compile(&cluster, &unhealthy)
             .map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        Ok(Candidate { accepted, objects, cluster, datapath, numbers, unhealthy })
+        Ok(Candidate { accepted, objects, cluster, datapath, made, unhealthy })
     }
 
     /// Brings the kernel and the disk to `candidate`.
     pub(super) fn enforce(&mut self, candidate: Candidate) -> Result<(), Failure> {
-        let Candidate { mut accepted, objects, cluster, datapath, numbers, unhealthy } = candidate;
+        let Candidate { mut accepted, objects, cluster, datapath, mut made, unhealthy } = candidate;
         let resolution = self.attach_interfaces(&mut accepted, &cluster)?;
         let changed = self.active.as_ref().is_none_or(|active| active.cluster != cluster);
         if changed && !(self.active.is_none() && self.is_restored(&accepted)) {
@@ -234,10 +266,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         accepted.since = accepted.since.or_else(Since::now);
 
         // What can fail for want of space fails before the kernel is touched.
-        let pending = self
-            .directory
-            .prepare(&accepted.to_stored())
-            .map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
+        let change = self.accepted.change_to(&accepted).filter(|_| self.is_stored());
+        let pending = match change {
+            Some(change) => self.directory.append(&change),
+            None => self.directory.prepare(&accepted.to_stored()),
+        };
+        let pending = pending.map_err(|error| self.unchanged(FailureKind::Kernel, error))?;
         if changed || moved || rebalanced {
             self.enforcer
                 .commit(&datapath, &resolution.interfaces)
@@ -247,8 +281,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         if let Some(error) = &self.state_error {
             warn!(error, "enforced, but a restarted agent would not know it");
         }
-        self.numbers = numbers;
-        self.numbers.retain(&datapath);
+        if let Some(active) = &self.active {
+            made.compiler.settle(&active.made.compiler);
+        }
         info!(
             revision = accepted.revision,
             pods = resolution.pods.len(),
@@ -257,10 +292,29 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         );
         self.accepted = accepted;
         self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
-        let former = self.active.replace(Active { objects, cluster, datapath, resolution, unhealthy });
+        let active = Active { objects, cluster, datapath, resolution, unhealthy, made };
+        let former = self.active.replace(active);
         self.forget_former_checks(former.as_ref());
         self.bring_up_enforced();
         Ok(())
+    }
+
+    /// Whether the accepted state is on disk as it is here.
+    fn is_stored(&self) -> bool {
+        self.active.is_some() && self.state_error.is_none()
+    }
+
+    /// Does what nobody has to wait for.
+    pub(super) fn finish(&mut self) {
+        if self.is_stored() && self.directory.has_many_changes() {
+            let stored =
+                self.directory.prepare(&self.accepted.to_stored()).and_then(|pending| pending.publish());
+            // What it was to replace is as good.
+            stored.unwrap_or_else(|error| warn!(%error, "the accepted state could not be written anew"));
+        }
+        if let Err(error) = self.enforcer.finish() {
+            warn!(%error, "what is no longer in force could not be removed");
+        }
     }
 
     /// Whether `accepted` is what was in force when the agent ended: a restart makes no new revision.
@@ -289,11 +343,39 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 }
 
-/// Whether there is something to start from: an accepted state, or manifests that are right.
-pub(super) fn first_state(directory: &Directory, manifests: &[PathBuf]) -> Result<(), StartError> {
-    if directory.load::<Stored>()?.is_some() {
-        return Ok(());
+/// What the watched manifests say.
+pub(super) struct Watched {
+    objects: Objects,
+    skipped: BTreeMap<String, usize>,
+    warnings: Diagnostics,
+}
+
+impl Watched {
+    fn read(manifests: &[PathBuf]) -> Result<Self, Diagnostics> {
+        let mut documents = manifest::read(manifests)?;
+        let skipped = std::mem::take(&mut documents.skipped);
+        let warnings = std::mem::take(&mut documents.warnings);
+        Ok(Self { objects: accepted::objects(documents), skipped, warnings })
     }
-    let built = manifest::read(manifests).and_then(|documents| accepted::objects(documents).build());
-    built.map(drop).map_err(|found| StartError::Input(refusal(&found, 0)))
+
+    /// The sizes of maps that have room for it on a node.
+    pub(super) fn room(&self, sizes: Sizes, node: &str) -> Result<Sizes, StartError> {
+        let cluster = self.objects.build().map_err(|found| StartError::Input(refusal(&found, 0)))?;
+        let datapath = compile(&cluster, node, &mut Numbers::default());
+        let datapath =
+            datapath.map_err(|error| StartError::Input(format!("{error}; nothing was applied")))?;
+        Ok(sizes.with_room_for(&datapath))
+    }
+}
+
+/// What there is to start from, where that is not an accepted state: manifests that are right.
+pub(super) fn first_state(
+    directory: &Directory,
+    manifests: &[PathBuf],
+) -> Result<Option<Watched>, StartError> {
+    if directory.load::<Stored>()?.is_some() {
+        return Ok(None);
+    }
+    let watched = Watched::read(manifests).and_then(|watched| watched.objects.build().map(|_| watched));
+    watched.map(Some).map_err(|found| StartError::Input(refusal(&found, 0)))
 }

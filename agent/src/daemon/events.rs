@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,33 +21,26 @@ use crate::{
     datapath::{RuleId, RuleOrigin},
     kernel::Events,
     protocol::{Decider, Observation, Owner, OwnerKind, Party, Verdict},
+    shared_map::SharedMap,
 };
 
 /// What addresses and rules are called in the revision that is enforced.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    addresses: BTreeMap<IpAddr, Owner>,
-    rules: BTreeMap<RuleId, RuleOrigin>,
+    cluster: Cluster,
+    rules: SharedMap<RuleId, RuleOrigin>,
+    /// Made when the first event asks.
+    addresses: OnceLock<BTreeMap<IpAddr, Owner>>,
 }
 
 impl Names {
     /// Those of `cluster`, and of the rules in force.
-    pub(super) fn new(cluster: &Cluster, rules: &BTreeMap<RuleId, RuleOrigin>) -> Self {
-        let mut addresses = BTreeMap::new();
-        let mut add = |own: &mut dyn Iterator<Item = &IpAddr>, kind, name: &dyn ToString| {
-            addresses.extend(own.map(|address| (*address, Owner { kind, name: name.to_string() })));
-        };
-        for node in cluster.nodes.values() {
-            add(&mut node.addresses.iter(), OwnerKind::Node, &node.name);
-        }
-        for service in cluster.services.values() {
-            let external = service.external_ips.iter().chain(&service.load_balancer_ips);
-            add(&mut service.cluster_ips.iter().chain(external), OwnerKind::Service, &service.name);
-        }
-        for pod in cluster.pods.values().filter(|pod| pod.is_networked()) {
-            add(&mut pod.addresses.iter(), OwnerKind::Pod, &pod.name);
-        }
-        Self { addresses, rules: rules.clone() }
+    pub(super) fn new(cluster: &Cluster, rules: &SharedMap<RuleId, RuleOrigin>) -> Self {
+        Self { cluster: cluster.clone(), rules: rules.clone(), addresses: OnceLock::new() }
+    }
+
+    fn addresses(&self) -> &BTreeMap<IpAddr, Owner> {
+        self.addresses.get_or_init(|| addresses(&self.cluster))
     }
 
     /// What `event` says.
@@ -80,7 +73,7 @@ impl Names {
 
     /// Who has an address.
     pub(super) fn party(&self, address: IpAddr, port: u16) -> Party {
-        Party { address, port, owner: self.addresses.get(&address).cloned() }
+        Party { address, port, owner: self.addresses().get(&address).cloned() }
     }
 
     /// The rule in force that has this number.
@@ -95,6 +88,25 @@ fn address(family: u8, address: V6) -> IpAddr {
         4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
         _ => Ipv6Addr::from(octets).into(),
     }
+}
+
+/// Who has which address.
+fn addresses(cluster: &Cluster) -> BTreeMap<IpAddr, Owner> {
+    let mut addresses = BTreeMap::new();
+    let mut add = |own: &mut dyn Iterator<Item = &IpAddr>, kind, name: &dyn ToString| {
+        addresses.extend(own.map(|address| (*address, Owner { kind, name: name.to_string() })));
+    };
+    for node in cluster.nodes.values() {
+        add(&mut node.addresses.iter(), OwnerKind::Node, &node.name);
+    }
+    for service in cluster.services.values() {
+        let external = service.external_ips.iter().chain(&service.load_balancer_ips);
+        add(&mut service.cluster_ips.iter().chain(external), OwnerKind::Service, &service.name);
+    }
+    for pod in cluster.pods.values().filter(|pod| pod.is_networked()) {
+        add(&mut pod.addresses.iter(), OwnerKind::Pod, &pod.name);
+    }
+    addresses
 }
 
 fn decider(origin: &RuleOrigin) -> Decider {
@@ -190,11 +202,15 @@ mod tests {
             Source { file: "deny.yaml".into(), line: 3, column: 1 },
         )];
         let names = Names {
-            addresses: BTreeMap::from([(
+            addresses: OnceLock::from(BTreeMap::from([(
                 "10.0.0.1".parse().unwrap(),
                 Owner { kind: OwnerKind::Pod, name: "demo/web".to_owned() },
+            )])),
+            cluster: Cluster::default(),
+            rules: SharedMap::from([(
+                20,
+                RuleOrigin::Isolation { ingress: true, policies: policies.into() },
             )]),
-            rules: BTreeMap::from([(20, RuleOrigin::Isolation { ingress: true, policies: policies.into() })]),
         };
         let event = Event {
             kind: kind::DROP,

@@ -9,13 +9,14 @@ use crate::{
     cluster::Name,
     datapath::{RuleId, RuleOrigin},
     protocol::{Column, Listing, Row},
+    shared_map::SharedMap,
     source::Source,
 };
 
 /// Connections and packets decided, by rule of the datapath in force.
 #[derive(Debug)]
 pub(super) struct Hits<'a> {
-    rules: &'a BTreeMap<RuleId, RuleOrigin>,
+    rules: &'a SharedMap<RuleId, RuleOrigin>,
     counts: &'a BTreeMap<RuleId, RuleHits>,
 }
 

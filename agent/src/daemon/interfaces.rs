@@ -93,7 +93,11 @@ impl Resolution {
 
 /// Networked pods of a node.
 pub(super) fn local_pods<'a>(cluster: &'a Cluster, node: &'a str) -> impl Iterator<Item = &'a Pod> {
-    cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && pod.is_networked())
+    cluster
+        .pods
+        .values()
+        .map(|pod| &**pod)
+        .filter(move |pod| pod.node.as_deref() == Some(node) && pod.is_networked())
 }
 
 /// Finds the interface of every pod of `node`: named by `weir attach`, else by annotation, else by a host
@@ -107,7 +111,7 @@ pub(super) fn resolve(
     network: &mut impl Network,
 ) -> Resolution {
     let Named { attachments, freed } = named;
-    let uplink = find_uplink(cluster.nodes.get(node), uplink, snapshot);
+    let uplink = find_uplink(cluster.nodes.get(node).map(|node| &**node), uplink, snapshot);
     let mut resolution = Resolution { uplink, ..Resolution::default() };
     let mut taken = BTreeMap::<u32, &Name>::new();
     let attached_to: BTreeSet<u32> = attachments.values().map(|attachment| attachment.ifindex).collect();

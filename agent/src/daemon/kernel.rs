@@ -35,8 +35,8 @@ pub(super) struct Opened {
     pub(super) log: Option<ProgramLog>,
 }
 
-/// Loads the programs and adopts what is pinned. Within a tokio runtime.
-pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
+/// Loads the programs and adopts what is pinned; maps that are not get these sizes. Within a tokio runtime.
+pub(super) fn open(options: &Options, sizes: Sizes) -> Result<Opened, EnforceError> {
     if OBJECT.is_empty() {
         return Err(EnforceError::Refused(
             "this build of weir carries no kernel programs; build it with `cargo xtask build`".to_owned(),
@@ -44,7 +44,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, EnforceError> {
     }
     let options_of_kernel = kernel::Options {
         pins: options.bpffs.clone(),
-        sizes: Sizes::default().for_memory(memory()),
+        sizes,
         log_level: if options.program_log { DEBUG } else { 0 },
         attach_mode: match options.attach_mode {
             AttachMode::Auto => None,
@@ -73,7 +73,7 @@ pub fn remove_pins(pins: &Path) -> Result<Vec<String>, EnforceError> {
 }
 
 /// Bytes of memory of this machine; 0 where the kernel does not say.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes =
@@ -120,7 +120,19 @@ impl Enforcer for KernelEnforcer {
         if let Some(left_over) = report.left_over {
             tracing::warn!(left_over, "what is no longer used stays until the next commit");
         }
-        tracing::debug!(epoch = report.revision, writes = ?report.writes, duration = ?report.duration, "committed");
+        tracing::debug!(writes = ?report.writes, "written");
+        let written: usize = report.writes.values().sum();
+        let committed_ms = report.duration.as_secs_f64() * 1000.0;
+        tracing::info!(epoch = report.revision, written, committed_ms, "committed");
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), EnforceError> {
+        // After `detach --all` nothing is left to be finished.
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        if let Some(left_over) = kernel.finish()? {
+            tracing::warn!(left_over, "what is no longer used stays until the next commit");
+        }
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! `weir get`: objects as they are in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use weir_common::policy::RuleHits;
@@ -10,7 +13,6 @@ use super::{
     enforcer::Mac,
     engine::Active,
     hits::{self, Hits},
-    overlay::find,
 };
 use crate::{
     cluster::{Name, NetworkPolicy, PeerKind, Pod, PodSet, PolicyPeer, Service},
@@ -104,7 +106,7 @@ impl View<'_> {
     fn policies(&self) -> Listing {
         let cluster = &self.active.cluster;
         let namespaced = cluster.policies.values().map(|policy| {
-            let selected = |pod: &&Pod| {
+            let selected = |pod: &&Arc<Pod>| {
                 pod.is_networked()
                     && pod.name.namespace == policy.name.namespace
                     && policy.pod_selector.matches(&pod.labels)
@@ -123,7 +125,7 @@ impl View<'_> {
             self.row(manifest::Kind::NetworkPolicy, Some(&policy.name), cells)
         });
         let cluster_wide = cluster.cluster_policies.values().map(|policy| {
-            let selected = |pod: &&Pod| pod.is_networked() && self.is_in(&policy.subject, pod);
+            let selected = |pod: &&Arc<Pod>| pod.is_networked() && self.is_in(&policy.subject, pod);
             let [connections, packets] = hits::cells(self.hits.of_cluster_policy(&policy.name));
             let cells = vec![
                 cluster.pods.values().filter(selected).count().to_string(),
@@ -246,7 +248,7 @@ impl View<'_> {
     fn row(&self, kind: manifest::Kind, name: Option<&Name>, cells: Vec<String>) -> Row {
         let name = name.cloned().unwrap_or(Name { namespace: String::new(), name: String::new() });
         let key = Key { kind, name };
-        let object = find(&self.active.objects, &key);
+        let object = self.active.objects.find(&key);
         Row {
             namespace: kind.is_namespaced().then(|| key.name.namespace.clone()),
             object: qualified(&key),

@@ -4,33 +4,34 @@
 //! removed it. The latest writer wins: when the content of that very object changes in the files, what the
 //! client said about it is forgotten. Where it stands in the files does not matter.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::{
     cluster::Objects,
     manifest::{Key, Object},
+    shared_map::SharedMap,
 };
 
 /// What clients changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Overlay {
-    entries: BTreeMap<Key, Entry>,
+    entries: SharedMap<Key, Entry>,
 }
 
 /// What a client said about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     /// The object in place of the files' one; `None`: deleted.
-    pub object: Option<Object>,
+    pub object: Option<Arc<Object>>,
     /// What the files said about it then.
     pub base: Option<Value>,
 }
 
 impl Overlay {
     /// Puts `object` over what `files` say. Nothing is kept of an object that the files say as well.
-    pub(super) fn put(&mut self, files: &Objects, object: Object) {
+    pub(super) fn put(&mut self, files: &Objects, object: Arc<Object>) {
         let base = content(files, object.key());
         if base.as_ref() == Some(&object.text().to_json()) {
             self.entries.remove(object.key());
@@ -41,10 +42,8 @@ impl Overlay {
 
     /// Removes an object, whatever `files` say.
     pub(super) fn remove(&mut self, files: &Objects, key: &Key) {
-        match content(files, key) {
-            None => self.entries.remove(key),
-            base => self.entries.insert(key.clone(), Entry { object: None, base }),
-        };
+        let base = content(files, key);
+        self.set(key.clone(), base.is_some().then_some(Entry { object: None, base }));
     }
 
     /// Forgets what was said about objects that have changed in `files` since.
@@ -54,13 +53,39 @@ impl Overlay {
 
     /// The objects in force.
     pub(super) fn over(&self, files: &Objects) -> Objects {
-        let untouched = files.iter().filter(|object| !self.entries.contains_key(object.key()));
-        let put = self.entries.values().filter_map(|entry| entry.object.as_ref());
-        let mut objects = Objects::default();
-        for object in untouched.chain(put) {
-            objects.insert(object.clone());
+        self.over_again(files, &Self::default(), files)
+    }
+
+    /// The objects in force, made from those that `before` put `in_force` over the same `files`.
+    pub(super) fn over_again(&self, files: &Objects, before: &Self, in_force: &Objects) -> Objects {
+        let mut objects = in_force.clone();
+        for change in before.entries.differences(&self.entries) {
+            let object = match change.after {
+                Some(entry) => entry.object.as_ref(),
+                None => files.find(change.key),
+            };
+            match object {
+                Some(object) => drop(objects.insert(Arc::clone(object))),
+                None => objects.remove_one(change.key),
+            }
         }
         objects
+    }
+
+    /// What is said differently in `after`, by object; nothing where `after` says nothing.
+    pub(super) fn differences<'a>(
+        &'a self,
+        after: &'a Self,
+    ) -> impl Iterator<Item = (&'a Key, Option<&'a Entry>)> {
+        self.entries.differences(&after.entries).into_iter().map(|found| (found.key, found.after))
+    }
+
+    /// Takes over what is said about one object.
+    pub(super) fn set(&mut self, key: Key, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => drop(self.entries.insert(key, entry)),
+            None => drop(self.entries.remove(&key)),
+        }
     }
 
     /// What was said, by object.
@@ -76,10 +101,5 @@ impl Overlay {
 
 /// What `files` say about an object, whatever its form and place.
 fn content(files: &Objects, key: &Key) -> Option<Value> {
-    find(files, key).map(|object| object.text().to_json())
-}
-
-/// The object of this kind and name.
-pub(super) fn find<'a>(objects: &'a Objects, key: &Key) -> Option<&'a Object> {
-    objects.get(key.kind, &key.name.namespace, &key.name.name)
+    files.find(key).map(|object| object.text().to_json())
 }

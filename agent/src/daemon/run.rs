@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     kernel::{XdpMode, pins::of_node},
+    plan::Sizes,
     protocol::{Detach, Failure, FailureKind, Request, Response},
 };
 
@@ -95,11 +96,15 @@ pub fn default_pins(node: &str) -> PathBuf {
 pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
     // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
-    first_state(&directory, &options.manifests)?;
+    let first = first_state(&directory, &options.manifests)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _context = runtime.enter();
     let mut inbox = Inbox::new(options)?;
-    let kernel = kernel::open(options).map_err(|error| RunError::Refused(error.to_string()))?;
+    let mut sizes = Sizes::default().for_memory(kernel::memory());
+    if let Some(first) = &first {
+        sizes = first.room(sizes, &options.node)?;
+    }
+    let kernel = kernel::open(options, sizes).map_err(|error| RunError::Refused(error.to_string()))?;
     if let Some(log) = kernel.log {
         tokio::spawn(log.forward());
     }
@@ -117,6 +122,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         kernel.enforcer,
         Netlink::connect(runtime.handle())?,
         publish_names,
+        first,
     )?;
     inbox.listen(&options.state)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -201,6 +207,8 @@ impl Inbox {
         let mut servers = HealthServers::new(runtime.handle().clone());
         let mut checker = Checker::new(runtime.handle().clone(), self.send_findings.clone());
         loop {
+            // With the client's answer on its way.
+            engine.finish();
             if let Some(active) = &engine.active {
                 servers.follow(&active.datapath.health_checks);
                 checker.follow(&active.datapath.probes);

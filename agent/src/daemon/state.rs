@@ -2,11 +2,19 @@
 //!
 //! One file holds the accepted state as a whole. It is written beside the old one, made durable, and then
 //! renamed over it: after a crash there is the old state or the new one, never something between.
+//!
+//! A change of a few objects is a line of a second file, made durable before the kernel is touched and cut off
+//! again when the kernel refuses it. A line without its end is one that a crash cut short, and no client was
+//! told of it. The second file belongs to one writing of the first, whose generation it names; that of an
+//! earlier one says nothing.
 
 use std::{
+    cell::Cell,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    io::{self, BufRead as _, Read as _, Seek as _, Write as _},
+    os::unix::fs::{
+        DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,7 +22,9 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Version of the format of the state file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Bytes of changes after which the state is better written as a whole.
+const MANY_CHANGES: u64 = 4 << 20;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,25 +62,39 @@ pub enum StateError {
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Of the state that was published last; 0: none was.
+    generation: Cell<u64>,
     _lock: Flock<File>,
 }
 
 #[derive(Serialize, serde::Deserialize)]
 struct Versioned<T> {
     format: u32,
+    generation: u64,
     state: T,
 }
 
 #[derive(serde::Deserialize)]
 struct Format {
     format: u32,
+    #[serde(default)]
+    generation: u64,
+}
+
+/// The first line of the changes.
+#[derive(Serialize, serde::Deserialize)]
+struct Since {
+    generation: u64,
 }
 
 /// A state that is durable but not yet in its place.
 #[must_use = "a state that is not published is lost"]
 #[derive(Debug)]
-pub(super) struct Pending<'a> {
-    directory: &'a Directory,
+pub(super) enum Pending<'a> {
+    /// A state as a whole.
+    Whole(&'a Directory, u64),
+    /// A change, and where it begins in its file.
+    Change(Option<(File, u64)>),
 }
 
 impl Directory {
@@ -101,7 +125,7 @@ impl Directory {
         }
         let lock = private().create(true).truncate(false).open(path.join("lock")).map_err(at)?;
         match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(lock) => Ok(Self { path: path.to_owned(), generation: Cell::new(0), _lock: lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Busy(path.to_owned())),
             Err((_, errno)) => Err(at(errno.into())),
         }
@@ -116,32 +140,86 @@ impl Directory {
             Err(error) => return Err(StateError::Io { path, error }),
         };
         let broken = |reason: String| StateError::Format { path: path.clone(), reason };
-        let Format { format } = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        let Format { format, generation } =
+            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
         if format != FORMAT {
             return Err(broken(format!("its format is {format}, this release writes {FORMAT}")));
         }
         let versioned: Versioned<T> =
             serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        self.generation.set(generation);
         Ok(Some(versioned.state))
+    }
+
+    /// The changes of the state that was loaded, in order.
+    pub(super) fn load_changes<T: DeserializeOwned>(&self) -> Result<Vec<T>, StateError> {
+        let path = self.changes();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StateError::Io { path, error }),
+        };
+        let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let since = lines.next().and_then(|line| serde_json::from_str::<Since>(line).ok());
+        if since.is_none_or(|since| since.generation != self.generation.get()) {
+            return Ok(Vec::new());
+        }
+        let broken =
+            |error: serde_json::Error| StateError::Format { path: path.clone(), reason: error.to_string() };
+        lines.map(|line| serde_json::from_str(line).map_err(broken)).collect()
+    }
+
+    /// Whether so much has changed since the state was written as a whole that it should be again.
+    pub(super) fn has_many_changes(&self) -> bool {
+        fs::metadata(self.changes()).is_ok_and(|file| file.len() > MANY_CHANGES)
+    }
+
+    /// Makes a change of the published state durable. What can fail for want of space fails here.
+    pub(super) fn append<T: Serialize>(&self, change: &T) -> Result<Pending<'_>, StateError> {
+        let path = self.changes();
+        let write = || {
+            let mut file = private().read(true).create(true).truncate(false).open(&path)?;
+            let mut first = String::new();
+            io::BufReader::new(&file).take(256).read_line(&mut first)?;
+            let since = serde_json::to_string(&Since { generation: self.generation.get() })? + "\n";
+            if first != since {
+                file.set_len(0)?;
+                file.write_all_at(since.as_bytes(), 0)?;
+            }
+            let end = file.seek(io::SeekFrom::End(0))?;
+            let mut line = serde_json::to_vec(change)?;
+            line.push(b'\n');
+            let written = file.write_all(&line).and_then(|()| file.sync_data());
+            if written.is_err() {
+                file.set_len(end)?;
+            }
+            written.map(|()| Pending::Change(Some((file, end))))
+        };
+        write().map_err(|error| StateError::Io { path: path.clone(), error })
     }
 
     /// Makes `state` durable beside the one in force. What can fail for want of space fails here.
     pub(super) fn prepare<T: Serialize>(&self, state: &T) -> Result<Pending<'_>, StateError> {
         let path = self.next();
+        let generation = self.generation.get() + 1;
         let write = || {
             let mut file = private().create(true).truncate(true).open(&path)?;
-            file.write_all(&serde_json::to_vec(&Versioned { format: FORMAT, state })?)?;
+            file.write_all(&serde_json::to_vec(&Versioned { format: FORMAT, generation, state })?)?;
             file.sync_all()
         };
         write().map_err(|error| StateError::Io { path: path.clone(), error })?;
-        Ok(Pending { directory: self })
+        Ok(Pending::Whole(self, generation))
     }
 
     /// Removes everything that an agent left in the directory, and the directory itself when nothing else is in it.
     pub(super) fn remove(&self) -> Result<(), StateError> {
-        for path in
-            [self.file(), self.next(), self.path.join(crate::protocol::SOCKET), self.path.join("lock")]
-        {
+        for path in [
+            self.file(),
+            self.next(),
+            self.changes(),
+            self.path.join(crate::protocol::SOCKET),
+            self.path.join("lock"),
+        ] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StateError::Io { path, error });
@@ -158,6 +236,10 @@ impl Directory {
         self.path.join("accepted.json")
     }
 
+    fn changes(&self) -> PathBuf {
+        self.path.join("changes.jsonl")
+    }
+
     fn next(&self) -> PathBuf {
         self.path.join("accepted.json.next")
     }
@@ -165,11 +247,31 @@ impl Directory {
 
 impl Pending<'_> {
     /// Puts the state in its place.
-    pub(super) fn publish(self) -> Result<(), StateError> {
-        let path = self.directory.file();
-        fs::rename(self.directory.next(), &path)
-            .and_then(|()| File::open(&self.directory.path)?.sync_all())
-            .map_err(|error| StateError::Io { path, error })
+    pub(super) fn publish(mut self) -> Result<(), StateError> {
+        match &mut self {
+            Self::Change(change) => {
+                *change = None;
+                Ok(())
+            }
+            Self::Whole(directory, generation) => {
+                let path = directory.file();
+                fs::rename(directory.next(), &path)
+                    .and_then(|()| File::open(&directory.path)?.sync_all())
+                    .map_err(|error| StateError::Io { path, error })?;
+                directory.generation.set(*generation);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Self::Change(Some((file, end))) = self
+            && let Err(error) = file.set_len(*end).and_then(|()| file.sync_data())
+        {
+            tracing::error!(%error, "a refused change could not be taken back from the state; a restarted agent would enforce it");
+        }
     }
 }
 
@@ -211,6 +313,27 @@ mod tests {
         let _ = directory.prepare(&2).unwrap();
 
         assert_eq!(directory.load::<u32>().unwrap(), Some(1));
+    }
+
+    #[test]
+    fn changes_follow_the_state_that_they_were_made_of_and_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&root.path().join("node")).unwrap();
+        directory.prepare(&"first").unwrap().publish().unwrap();
+        directory.append(&1).unwrap().publish().unwrap();
+        drop(directory.append(&2).unwrap());
+        directory.append(&3).unwrap().publish().unwrap();
+        // What a crash leaves of a change.
+        let mut cut = OpenOptions::new().append(true).open(directory.changes()).unwrap();
+        cut.write_all(b"[4").unwrap();
+
+        assert_eq!(directory.load::<String>().unwrap().as_deref(), Some("first"));
+        assert_eq!(directory.load_changes::<u32>().unwrap(), [1, 3]);
+
+        directory.prepare(&"second").unwrap().publish().unwrap();
+        assert_eq!(directory.load_changes::<u32>().unwrap(), [0; 0]);
+        directory.append(&5).unwrap().publish().unwrap();
+        assert_eq!(directory.load_changes::<u32>().unwrap(), [5]);
     }
 
     #[test]

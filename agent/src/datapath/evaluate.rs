@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use weir_common::policy::{IDENTITY_WORLD, Protocol, RULE_NONE, RULE_OWN_NODE, RULE_SELF};
+use weir_common::policy::{IDENTITY_WORLD, MAX_RULES, Protocol, RULE_NONE, RULE_OWN_NODE, RULE_SELF};
 
 use super::{
     Backend, Bits, Datapath, Direction, Frontend, IdentityId, Rule, RuleId, RuleSet, RuleSetId,
@@ -168,30 +168,51 @@ impl Datapath {
             return Some(Decision::pass(RULE_NONE));
         };
         // A rule set that is not there denies, as the kernel does.
-        let Some(rule_set) = self.rule_sets.get(&rule_set) else {
+        let Some(links) = self.links(rule_set) else {
             return Some(Decision { allowed: false, rule: RULE_NONE });
         };
-        Some(match rule_set.decide(identity, connection.protocol, connection.port) {
+        Some(match decide(&links, identity, connection.protocol, connection.port) {
             Some(rule) => Decision { allowed: rule.action == Action::Accept, rule: rule.id },
             None => Decision::pass(RULE_NONE),
         })
     }
+
+    /// A rule set and those that go on after it; `None` when one of them is not there.
+    pub fn links(&self, first: RuleSetId) -> Option<Vec<&RuleSet>> {
+        let mut links = Vec::new();
+        let mut next = Some(first);
+        while let Some(id) = next {
+            let link = self.rule_sets.get(&id)?;
+            links.push(&**link);
+            next = link.next;
+        }
+        Some(links)
+    }
 }
 
-impl RuleSet {
-    /// The rule that decides; `None`: none matches, or a Pass rule was the last word.
-    pub fn decide(&self, identity: IdentityId, protocol: Protocol, port: u16) -> Option<&Rule> {
-        let (peers, ports) = (self.by_peer(identity), self.by_port(protocol, port));
-        let mut first = 0;
-        loop {
-            let rule = &self.rules[peers.first_common(ports, first)?];
+/// The rule that decides; `None`: none matches, or a Pass rule was the last word.
+fn decide<'a>(
+    links: &[&'a RuleSet],
+    identity: IdentityId,
+    protocol: Protocol,
+    port: u16,
+) -> Option<&'a Rule> {
+    let mut first = 0;
+    for link in links {
+        let (peers, ports) = (link.by_peer(identity), link.by_port(protocol, port));
+        while let Some(bit) = peers.first_common(ports, first) {
+            let rule = &link.rules[bit];
             match rule.action {
                 Action::Accept | Action::Deny => return Some(rule),
                 Action::Pass => first = rule.next as usize,
             }
         }
+        first = first.saturating_sub(MAX_RULES as usize);
     }
+    None
+}
 
+impl RuleSet {
     /// The rules whose peer has this identity.
     pub fn by_peer(&self, identity: IdentityId) -> &Bits {
         self.peers.get(&identity).unwrap_or(&self.default_peers)

@@ -2,11 +2,11 @@
 
 mod text;
 
-use weir_common::policy::{RULE_OWN_NODE, RULE_SELF};
+use weir_common::policy::{MAX_RULES, RULE_OWN_NODE, RULE_SELF};
 
 pub use text::rule_text;
 
-use super::{Connection, Datapath, Decision, Direction, Origin, RuleOrigin, RuleSet};
+use super::{Connection, Datapath, Decision, Direction, IdentityId, Origin, Rule, RuleOrigin, RuleSet};
 use crate::cluster::{Action, Name};
 
 /// Why one end lets a connection pass or not.
@@ -89,11 +89,11 @@ impl Datapath {
         };
         let pod = &self.endpoints.get(&address)?.pod;
         let judge = self.judge_of(connection, direction);
-        let rule_set = judge.and_then(|(rule_set, _)| self.rule_sets.get(&rule_set));
+        let rule_set = judge.and_then(|(rule_set, _)| self.links(rule_set));
         let cause = match decision.rule {
             RULE_SELF => Cause::Itself,
             RULE_OWN_NODE => Cause::OwnNode,
-            rule => match (self.rules.get(&rule), judge, rule_set) {
+            rule => match (self.rules.get(&rule), judge, &rule_set) {
                 (Some(origin), ..) => Cause::Rule(origin),
                 (None, Some(_), None) => Cause::Incomplete,
                 (None, Some(_), Some(_)) => Cause::NoRule,
@@ -101,35 +101,27 @@ impl Datapath {
             },
         };
         let others = match (judge, rule_set) {
-            (Some((_, identity)), Some(rule_set)) if !matches!(cause, Cause::Itself | Cause::OwnNode) => {
-                let peers = |bit| rule_set.by_peer(identity).contains(bit);
-                let ports = |bit| rule_set.by_port(connection.protocol, connection.port).contains(bit);
-                self.others(rule_set, decision, peers, ports)
+            (Some((_, identity)), Some(links)) if !matches!(cause, Cause::Itself | Cause::OwnNode) => {
+                self.others(&lines(&links, identity, connection), decision)
             }
             _ => Vec::new(),
         };
         Some(Explanation { direction, pod, decision, cause, others })
     }
 
-    /// The rules of `rule_set` but the one that decided and the isolation, each once: a rule with named
-    /// ports has several bits.
-    fn others(
-        &self,
-        rule_set: &RuleSet,
-        decision: Decision,
-        peers: impl Fn(usize) -> bool,
-        ports: impl Fn(usize) -> bool,
-    ) -> Vec<Other<'_>> {
-        let numbered: Vec<_> = rule_set.rules.iter().enumerate().collect();
+    /// The rules of `lines` but the one that decided and the isolation, each once: a rule with named ports has
+    /// several lines.
+    fn others(&self, lines: &[Line<'_>], decision: Decision) -> Vec<Other<'_>> {
         let mut others = Vec::new();
         // Where the search goes on after the Pass rules so far, and whether it has ended.
         let (mut from, mut decided) = (0, false);
-        for bits in numbered.chunk_by(|one, next| one.1.id == next.1.id) {
-            let rule = bits[0].1;
-            let any = |matches: &dyn Fn(usize) -> bool| bits.iter().any(|(bit, _)| matches(*bit));
-            let reason = match (any(&|bit| peers(bit) && ports(bit)), any(&peers), any(&ports)) {
-                (true, ..) if rule.action == Action::Pass && bits[0].0 >= from && !decided => {
-                    from = rule.next as usize;
+        for lines in lines.chunk_by(|one, next| one.rule.id == next.rule.id) {
+            let Line { rule, number, next, .. } = lines[0];
+            let any = |matches: &dyn Fn(&Line<'_>) -> bool| lines.iter().any(matches);
+            let both = any(&|line| line.peer && line.port);
+            let reason = match (both, any(&|line| line.peer), any(&|line| line.port)) {
+                (true, ..) if rule.action == Action::Pass && number >= from && !decided => {
+                    from = next;
                     Reason::Passed
                 }
                 (true, ..) => Reason::Unreached,
@@ -146,4 +138,31 @@ impl Datapath {
         }
         others
     }
+}
+
+/// A bit of rule sets that go on one after the other, and whether a connection matches it.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    rule: &'a Rule,
+    /// Its number among all of them.
+    number: usize,
+    /// For Pass: the number of the line that the search goes on with.
+    next: usize,
+    peer: bool,
+    port: bool,
+}
+
+fn lines<'a>(links: &[&'a RuleSet], identity: IdentityId, connection: &Connection) -> Vec<Line<'a>> {
+    let mut lines = Vec::new();
+    for (base, link) in (0..).step_by(MAX_RULES as usize).zip(links) {
+        let (peers, ports) = (link.by_peer(identity), link.by_port(connection.protocol, connection.port));
+        lines.extend(link.rules.iter().enumerate().map(|(bit, rule)| Line {
+            rule,
+            number: base + bit,
+            next: base + rule.next as usize,
+            peer: peers.contains(bit),
+            port: ports.contains(bit),
+        }));
+    }
+    lines
 }

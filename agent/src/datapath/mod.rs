@@ -31,6 +31,7 @@ pub use network::Network;
 
 use crate::{
     cluster::{Action, Name, Probe},
+    shared_map::SharedMap,
     source::Source,
 };
 
@@ -43,7 +44,8 @@ pub type RuleId = u32;
 /// Number of a service port for people.
 pub type ServiceId = u32;
 
-/// What one node is to enforce.
+/// What one node is to enforce. A copy costs next to nothing, and so does what two have in common when they
+/// are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Datapath {
     /// This node's name.
@@ -52,24 +54,24 @@ pub struct Datapath {
     pub node_addresses: Vec<IpAddr>,
     /// Blocks that pod addresses come from: who is a pod among the clients of a service. Empty when
     /// pods cannot be told apart, and nobody is.
-    pub pod_cidrs: Vec<IpNet>,
+    pub pod_cidrs: Arc<[IpNet]>,
     /// Masquerade what pods send elsewhere than to `inside`.
     pub masquerade: bool,
     /// Reset TCP connections to services whose backend is gone.
     pub reset_gone: bool,
     /// The cluster's own addresses, blocks of pods and nodes, and whose they are: bits of
     /// [`weir_common::state::inside`].
-    pub inside: BTreeMap<IpNet, u32>,
+    pub inside: Arc<BTreeMap<IpNet, u32>>,
     /// Networked pods of this node by address.
-    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    pub endpoints: SharedMap<IpAddr, Endpoint>,
     /// Identity by prefix, longest match. Addresses without an entry are of the world.
-    pub identities: BTreeMap<IpNet, IdentityId>,
+    pub identities: SharedMap<IpNet, IdentityId>,
     /// The rule sets that endpoints name.
-    pub rule_sets: BTreeMap<RuleSetId, RuleSet>,
+    pub rule_sets: SharedMap<RuleSetId, Arc<RuleSet>>,
     /// Every rule that the rule sets name.
-    pub rules: BTreeMap<RuleId, RuleOrigin>,
+    pub rules: SharedMap<RuleId, RuleOrigin>,
     /// Service ports by frontend.
-    pub frontends: BTreeMap<Frontend, Service>,
+    pub frontends: SharedMap<Frontend, Service>,
     /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
     pub health_checks: BTreeMap<u16, HealthCheck>,
     /// Backends that are to be checked, and how. Those that fail come back as [`crate::compile::Unhealthy`].
@@ -108,6 +110,8 @@ pub struct RuleSet {
     /// Which rules match by their port: for each [`weir_common::policy::Protocol`], intervals by their first
     /// port. Each begins with one at port 0 and no two neighbours are equal.
     pub ports: [BTreeMap<u16, Bits>; weir_common::policy::PROTOCOLS],
+    /// The rule set that goes on where no rule of this one decides. This one is full then.
+    pub next: Option<RuleSetId>,
 }
 
 /// A rule in a rule set.
@@ -115,7 +119,8 @@ pub struct RuleSet {
 pub struct Rule {
     /// What it says.
     pub action: Action,
-    /// For Pass: the number, in the rule set, of the rule the search goes on with.
+    /// For Pass: the number, in the rule set, of the rule the search goes on with; past its last rule, the
+    /// search goes on in the next rule set.
     pub next: u32,
     /// What it comes from.
     pub id: RuleId,
@@ -187,7 +192,7 @@ pub struct Target {
 }
 
 /// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ring {
     /// The backends, sorted.
     pub backends: Vec<Backend>,
@@ -196,6 +201,13 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// The ring with these backends in its slots.
+    pub fn of_slots(slots: &[Backend]) -> Self {
+        let backends: Vec<_> = slots.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let index = |backend| backends.binary_search(backend).map_or(0, |index| index as u32);
+        Self { slots: slots.iter().map(index).collect(), backends }
+    }
+
     /// Number of slots.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -107,8 +108,18 @@ where
         }));
         let all = self.frontends.entries().map_err(failed(frontends))?;
         image.frontends.extend(all.into_iter().map(|(key, service)| (frontend(&key), service)));
-        let all = self.rings.entries().map_err(failed(rings))?;
-        *image.rings.get_mut(A::FAMILY) = all.into_iter().map(|(_, slot)| backend(&slot)).collect();
+        let slots: Vec<_> = self.rings.entries().map_err(failed(rings))?;
+        let named = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == A::FAMILY);
+        for ring in named.flat_map(|(_, service)| [service.internal, service.external]) {
+            let slots = slots.get(ring.offset as usize..).and_then(|rest| rest.get(..ring.len as usize));
+            if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {
+                let slots: Vec<_> = slots.iter().map(|(_, slot)| backend(slot)).collect();
+                image
+                    .rings
+                    .get_mut(A::FAMILY)
+                    .insert(ring.offset, Arc::new(datapath::Ring::of_slots(&slots)));
+            }
+        }
         let all = self.members.entries().map_err(failed(members))?;
         image.members.extend(all.into_iter().map(|(key, bits)| ((key.service, backend(&key.backend)), bits)));
         let all = self.sources.entries().map_err(failed(sources))?;
@@ -124,10 +135,14 @@ where
             Write::Frontends(change) => apply(&self.frontends, change, frontend_of, |service| *service),
             Write::Members(change) => apply(&self.members, change, member_of, |bits| *bits),
             Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
-            Write::Rings(family, slots) if *family == A::FAMILY => {
-                // A backend of the other family has no place in a ring; none gets there from a Service.
-                let slots = slots.iter().filter_map(|(index, slot)| Some((*index, backend_of(*slot)?)));
-                self.rings.put(&slots.collect::<Vec<_>>())
+            Write::Rings(family, rings) if *family == A::FAMILY => {
+                // A few at a time: all of them are much memory.
+                rings.chunks(256).try_for_each(|rings| {
+                    let slots = rings.iter().flat_map(|(offset, ring)| (*offset..).zip(ring.iter()));
+                    // A backend of the other family has no place in a ring; none gets there from a Service.
+                    let slots = slots.filter_map(|(index, slot)| Some((index, backend_of(slot)?)));
+                    self.rings.put(&slots.collect::<Vec<_>>())
+                })
             }
             _ => Ok(()),
         }

@@ -21,9 +21,12 @@ mod tests;
 mod usage;
 mod xdp;
 
-use std::{borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf};
+use std::{
+    borrow::Cow, collections::BTreeMap, error::Error, fs::File, io, net::IpAddr, path::PathBuf, sync::Arc,
+};
 
 use aya::{Ebpf, programs::ProgramInfo};
+use ipnet::IpNet;
 use nix::fcntl::Flock;
 use weir_common::{
     policy::RuleHits,
@@ -43,7 +46,8 @@ pub use self::{
 };
 use crate::{
     datapath::{Datapath, RuleId, RuleOrigin},
-    plan::{CommitError, CommitReport, Desired, Interface, Layout, Plan, Sizes, commit},
+    plan::{CommitError, CommitReport, Desired, Interface, Layout, Plan, Sizes, Write, clean, switch},
+    shared_map::SharedMap,
 };
 
 /// How the kernel side is set up.
@@ -80,7 +84,12 @@ pub struct Kernel {
     /// Maps and programs that a later agent is to find.
     pinned: Vec<PathBuf>,
     /// Rules whose hits are counted.
-    rules: BTreeMap<RuleId, RuleOrigin>,
+    rules: SharedMap<RuleId, RuleOrigin>,
+    /// What the last commit left to be removed.
+    cleanup: Option<Vec<Write>>,
+    /// What the maps of the cluster's own addresses say, where that is known.
+    inside: Option<Arc<BTreeMap<IpNet, u32>>>,
+    wanted_inside: Arc<BTreeMap<IpNet, u32>>,
     /// Keeps other agents out.
     _lock: Flock<File>,
 }
@@ -114,7 +123,10 @@ impl Kernel {
             uplink: 0,
             events: options.events,
             pinned: pins.pinned(),
-            rules: BTreeMap::new(),
+            rules: SharedMap::default(),
+            cleanup: None,
+            inside: None,
+            wanted_inside: Arc::default(),
             pins,
             netlink,
             ebpf,
@@ -147,6 +159,7 @@ impl Kernel {
         datapath: &Datapath,
         interfaces: &BTreeMap<IpAddr, Interface>,
     ) -> Result<CommitReport, KernelError> {
+        let left_over = self.finish()?;
         let mut layout = match self.layout.take() {
             Some(layout) => layout,
             None => self.layout()?.into_owned(),
@@ -162,21 +175,49 @@ impl Kernel {
             }
         };
         self.counters.reset(&self.rules, &datapath.rules)?;
-        self.maps.add_inside(&datapath.inside)?;
-        let result = commit(&mut layout, &plan, &mut self.maps);
-        match &result {
+        let is_inside_known = self.inside.as_ref() == Some(&datapath.inside);
+        if !is_inside_known {
+            self.inside = None;
+            self.maps.add_inside(&datapath.inside)?;
+        }
+        let mut result = switch(&mut layout, &plan, &mut self.maps);
+        match &mut result {
             Ok(report) => {
-                self.maps.keep_inside(&datapath.inside)?;
                 self.rules.clone_from(&datapath.rules);
                 self.attachments.edge.wanted = has_edge(datapath);
                 self.follow_edge();
-                self.layout = report.left_over.is_none().then_some(layout);
+                self.layout = Some(layout);
+                report.left_over = left_over;
+                self.cleanup = (!plan.is_empty() || !is_inside_known).then_some(plan.cleanup);
+                self.wanted_inside = Arc::clone(&datapath.inside);
             }
             Err(CommitError::RolledBack { .. }) => self.layout = Some(layout),
             // What the maps hold now is for the maps to say.
             Err(CommitError::Mixed { .. }) => {}
         }
         result.map_err(KernelError::from)
+    }
+
+    /// Removes what the last commit left that is no longer in force, which takes the time until no packet is
+    /// under way that may have read of it. The next commit does it otherwise. Says what could not be removed;
+    /// the commit after it tries again.
+    ///
+    /// # Errors
+    /// When the maps of the cluster's own addresses cannot be written.
+    pub fn finish(&mut self) -> Result<Option<String>, KernelError> {
+        let Some(cleanup) = self.cleanup.take() else { return Ok(None) };
+        let left_over = match &mut self.layout {
+            Some(layout) => clean(layout, &cleanup, &mut self.maps),
+            None => None,
+        };
+        if left_over.is_some() {
+            self.layout = None;
+        }
+        if self.inside.is_none() {
+            self.maps.keep_inside(&self.wanted_inside)?;
+            self.inside = Some(Arc::clone(&self.wanted_inside));
+        }
+        Ok(left_over)
     }
 
     /// Sizes of the maps.
@@ -275,7 +316,7 @@ impl Kernel {
     fn layout(&self) -> Result<Cow<'_, Layout>, KernelError> {
         match &self.layout {
             Some(layout) => Ok(Cow::Borrowed(layout)),
-            None => Ok(Cow::Owned(Layout { image: self.maps.read()?, settled: false })),
+            None => Ok(Cow::Owned(Layout::found(self.maps.read()?))),
         }
     }
 }

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     compile::RuleKey,
     datapath::{RuleId, RuleOrigin},
+    shared_map::SharedMap,
 };
 
 /// The hooks in the order of their numbers.
@@ -92,14 +93,15 @@ impl Counters {
     /// Starts the counters of rules anew whose numbers stood for another rule, or for none.
     pub(super) fn reset(
         &self,
-        old: &BTreeMap<RuleId, RuleOrigin>,
-        new: &BTreeMap<RuleId, RuleOrigin>,
+        old: &SharedMap<RuleId, RuleOrigin>,
+        new: &SharedMap<RuleId, RuleOrigin>,
     ) -> Result<(), KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
-        let is_other =
-            |rule, origin| old.get(rule).is_none_or(|old| RuleKey::from(old) != RuleKey::from(origin));
-        let changed = new.iter().filter(|(rule, origin)| **rule < capacity && is_other(*rule, *origin));
-        let changed: Vec<_> = changed.map(|(rule, _)| *rule).collect();
+        let changed = old.differences(new).into_iter().filter(|found| {
+            let known = found.before.map(RuleKey::from);
+            found.after.map(RuleKey::from).is_some_and(|rule| known != Some(rule))
+        });
+        let changed: Vec<_> = changed.map(|found| *found.key).filter(|rule| *rule < capacity).collect();
         self.rule_hits.reset(&changed).map_err(failed("RULE_HITS"))
     }
 

@@ -100,7 +100,7 @@ fn datapath() -> Datapath {
     for (prefix, identity) in
         [("10.0.0.0/24", 16), ("10.0.0.2/32", 17), ("fd00::/64", 16), ("fd00::2/128", 17)]
     {
-        datapath.identities.insert(prefix.parse().unwrap(), identity);
+        datapath.identities.insert(prefix.parse().unwrap(), identity as u32);
     }
     let everything = || BTreeMap::from([(0, Bits(vec![0b11]))]);
     let rules = vec![
@@ -108,6 +108,7 @@ fn datapath() -> Datapath {
         Rule { action: Action::Deny, next: 0, id: 17 },
     ];
     let rule_set = RuleSet {
+        next: None,
         rules,
         peers: BTreeMap::from([(17, Bits(vec![0b11]))]),
         default_peers: Bits(vec![0b10]),
@@ -177,7 +178,7 @@ fn what_is_committed_is_what_the_maps_hold() {
         assert_eq!(held.state, known.state);
         assert_eq!(held.vectors[..known.vectors.len()], known.vectors);
         assert_eq!(held.rules[..known.rules.len()], known.rules);
-        assert_eq!(held.rings.v6[..known.rings.v6.len()], known.rings.v6);
+        assert_eq!(held.rings, known.rings);
 
         assert!(kernel.commit(&datapath(), &interfaces(pod)).unwrap().writes.is_empty());
         let usage = kernel.map_usage().unwrap();
@@ -256,7 +257,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
         kernel.commit(&datapath(), &interfaces(pod)).unwrap();
         let mut large = datapath();
         for host in 0..70_u8 {
-            large.identities.insert(format!("10.1.0.{host}/32").parse().unwrap(), 18);
+            large.identities.insert(format!("10.1.0.{host}/32").parse().unwrap(), 18_u32);
         }
         assert!(matches!(kernel.check(&large), Err(KernelError::TooLarge(_))));
         let error = kernel.commit(&large, &interfaces(pod)).unwrap_err().to_string();

@@ -94,7 +94,7 @@ pub fn lint(cluster: &Cluster) -> Vec<Finding> {
 
 /// The pods that policies are about. Those without an address count: they may get one.
 fn pods(cluster: &Cluster) -> impl Iterator<Item = &Pod> {
-    cluster.pods.values().filter(|pod| !pod.host_network && !pod.finished)
+    cluster.pods.values().map(|pod| &**pod).filter(|pod| !pod.host_network && !pod.finished)
 }
 
 /// Some pods by name, for a message.

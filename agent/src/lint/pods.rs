@@ -40,6 +40,7 @@ pub(super) fn without_dns(cluster: &Cluster, findings: &mut Vec<Finding>) {
         let isolating: Vec<&NetworkPolicy> = cluster
             .policies
             .values()
+            .map(|policy| &**policy)
             .filter(|policy| policy.isolates_egress && selects(policy, pod))
             .collect();
         let allowed = isolating

@@ -20,6 +20,7 @@ pub struct TooLarge {
 }
 
 /// Hands out runs of one array map, and keeps count.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Array {
     map: &'static str,
     capacity: u32,
@@ -42,6 +43,12 @@ impl Array {
             self.failed = true;
             0
         })
+    }
+
+    /// Frees a run, to be given out by a later plan: this one must be done with taking.
+    pub(super) fn give_back(&mut self, start: u32, len: u32) {
+        self.needed -= u64::from(len);
+        self.space.give_back(start..start + len);
     }
 
     /// Elements in use and asked for.

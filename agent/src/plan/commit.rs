@@ -12,9 +12,9 @@ use super::{Layout, MapWriter, Plan, Step, Write, next_epoch};
 pub struct CommitReport {
     /// The revision that is in force, `STATE.epoch`.
     pub revision: u32,
-    /// Elements written, by map.
+    /// Elements written or to be removed, by map.
     pub writes: BTreeMap<&'static str, usize>,
-    /// How long it took.
+    /// How long it took to bring it into force.
     pub duration: Duration,
     /// Why something that is no longer used could not be removed. The next commit tries again, but only
     /// after the layout has been read anew from the maps.
@@ -53,12 +53,26 @@ pub enum CommitError<E> {
     },
 }
 
-/// Carries out `plan`, made from `layout`, and keeps `layout` true.
+/// Carries out `plan`, made from `layout`, and keeps `layout` true: first [`switch`], then [`clean`].
+///
+/// # Errors
+/// As [`switch`].
+pub fn commit<W: MapWriter>(
+    layout: &mut Layout,
+    plan: &Plan,
+    writer: &mut W,
+) -> Result<CommitReport, CommitError<W::Error>> {
+    let mut report = switch(layout, plan, writer)?;
+    report.left_over = clean(layout, &plan.cleanup, writer);
+    Ok(report)
+}
+
+/// Brings the new revision into force. What it does not need any more is still there.
 ///
 /// # Errors
 /// When a write fails. After [`CommitError::RolledBack`] the layout is still true, after
 /// [`CommitError::Mixed`] it must be read anew from the maps.
-pub fn commit<W: MapWriter>(
+pub fn switch<W: MapWriter>(
     layout: &mut Layout,
     plan: &Plan,
     writer: &mut W,
@@ -87,20 +101,31 @@ pub fn commit<W: MapWriter>(
         layout.image.apply(write);
         *report.writes.entry(write.target()).or_default() += write.len();
     }
-    layout.settled = true;
     for write in &plan.cleanup {
+        *report.writes.entry(write.target()).or_default() += write.len();
+    }
+    layout.settled = true;
+    layout.known.clone_from(&plan.known);
+    report.revision = layout.image.state.epoch;
+    report.duration = start.elapsed();
+    Ok(report)
+}
+
+/// Removes what a revision that has come into force does not need: after every packet that has read of it is
+/// gone, and before the next plan is made. Says what could not be removed.
+pub fn clean<W: MapWriter>(layout: &mut Layout, cleanup: &[Write], writer: &mut W) -> Option<String> {
+    let mut left_over = None;
+    writer.wait_for_readers();
+    for write in cleanup {
         match writer.write(write) {
             Ok(()) => layout.image.apply(write),
             Err(error) => {
                 layout.settled = false;
-                report.left_over.get_or_insert_with(|| format!("{}: {error}", write.target()));
+                left_over.get_or_insert_with(|| format!("{}: {error}", write.target()));
             }
         }
-        *report.writes.entry(write.target()).or_default() += write.len();
     }
-    report.revision = layout.image.state.epoch;
-    report.duration = start.elapsed();
-    Ok(report)
+    left_over
 }
 
 /// Undoes writes, the last one first, and has flows that were decided meanwhile decided again.

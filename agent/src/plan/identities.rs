@@ -4,13 +4,13 @@
 //! into the number that nobody reads, and for prefixes that are new, the old identity of their address
 //! into the other; then endpoints switch, one by one; then both numbers become the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_WORLD, Identity};
 
 use super::{Change, Image, Sizes, TooLarge, Write, array::check, family::Family};
-use crate::datapath::IdentityId;
+use crate::{datapath::IdentityId, shared_map::SharedMap};
 
 /// What changing the identities takes.
 pub(super) struct Staged {
@@ -22,19 +22,28 @@ pub(super) struct Staged {
     pub(super) clean: Vec<Write>,
 }
 
-/// Stages the change from the identities that endpoints read in `slot` to `desired`.
+/// Stages the change from the identities that endpoints read in `slot` to `desired`: of all of them, unless they
+/// are those that a commit of this process has brought about, `before`.
 pub(super) fn stage(
     image: &Image,
     slot: u32,
-    desired: &BTreeMap<IpNet, IdentityId>,
+    before: Option<&SharedMap<IpNet, IdentityId>>,
+    desired: &SharedMap<IpNet, IdentityId>,
     sizes: &Sizes,
 ) -> Result<Staged, TooLarge> {
-    let active: BTreeMap<IpNet, IdentityId> =
-        image.identities.iter().map(|(net, identity)| (*net, identity.slots[slot as usize])).collect();
-    let prefixes: BTreeSet<IpNet> = active.keys().chain(desired.keys()).copied().collect();
+    let active = |net: &IpNet| image.identities.get(net).map(|identity| identity.slots[slot as usize]);
+    // Where a commit of ours has ended, both numbers of what does not change are the same.
+    let prefixes: BTreeSet<IpNet> = match before {
+        Some(before) => before.differences(desired).into_iter().map(|found| *found.key).collect(),
+        None => image.identities.keys().chain(desired.keys()).copied().collect(),
+    };
     for (family, map) in [(Family::V4, "IDENTITIES_V4"), (Family::V6, "IDENTITIES_V6")] {
-        let needed = prefixes.iter().filter(|net| Family::of(net.addr()) == family).count();
-        check(map, needed, *sizes.identities.get(family))?;
+        let is_new = |net: &&IpNet| Family::of(net.addr()) == family && !image.identities.contains_key(net);
+        let new = prefixes.iter().filter(is_new).count();
+        if new > 0 {
+            let there = image.identities.keys().filter(|net| Family::of(net.addr()) == family).count();
+            check(map, there + new, *sizes.identities.get(family))?;
+        }
     }
 
     // Without endpoints nobody reads either number, and there is nothing to stage.
@@ -42,8 +51,8 @@ pub(super) fn stage(
     let mut switch = false;
     let (mut make, mut settle, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for net in prefixes {
-        let new = longest_match(desired, net);
-        let old = if unread { new } else { longest_match(&active, net) };
+        let new = longest_match(|net| desired.get(net).copied(), net);
+        let old = if unread { new } else { longest_match(active, net) };
         switch |= old != new;
         let mut staged = Identity { slots: [new; 2] };
         staged.slots[slot as usize] = old;
@@ -64,11 +73,11 @@ pub(super) fn stage(
 }
 
 /// The identity of the addresses of a prefix.
-fn longest_match(identities: &BTreeMap<IpNet, IdentityId>, net: IpNet) -> IdentityId {
+fn longest_match(identity: impl Fn(&IpNet) -> Option<IdentityId>, net: IpNet) -> IdentityId {
     let mut covering = Some(net);
     while let Some(net) = covering {
-        if let Some(identity) = identities.get(&net) {
-            return *identity;
+        if let Some(identity) = identity(&net) {
+            return identity;
         }
         covering = net.supernet();
     }

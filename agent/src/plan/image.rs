@@ -3,18 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use weir_common::{
     endpoint::Endpoint,
     policy::{Identity, NO_POLICY, PeerKey, PortInterval, Rule, RuleSet},
-    service::Service,
+    service::{self, Service},
     state::State,
 };
 
-use super::{Change, Member, PerFamily, SourceRange, Write};
-use crate::datapath::{Backend, Frontend};
+use super::{Change, Family, Member, PerFamily, SourceRange, Write};
+use crate::datapath::{Frontend, Ring};
 
 /// The contents of the maps that a commit writes. It is read back from the kernel when an agent starts,
 /// and after that follows every write; there is no other record of what is where.
@@ -38,8 +39,8 @@ pub struct Image {
     pub rules: Vec<Rule>,
     /// `FRONTENDS_*`.
     pub frontends: BTreeMap<Frontend, Service>,
-    /// `RINGS_*`.
-    pub rings: PerFamily<Vec<Backend>>,
+    /// `RINGS_*`: what was written where, as far as a frontend may name it.
+    pub rings: PerFamily<BTreeMap<u32, Arc<Ring>>>,
     /// `MEMBERS_*`.
     pub members: BTreeMap<Member, u32>,
     /// `SOURCE_RANGES_*`.
@@ -47,10 +48,20 @@ pub struct Image {
 }
 
 impl Image {
-    /// The rule sets that packets are judged by: those that endpoints name.
+    /// The rule sets that packets are judged by: those that endpoints name, and what goes on after them.
     pub fn live_rule_sets(&self) -> BTreeSet<u32> {
-        let named = self.endpoints.values().flat_map(|endpoint| [endpoint.ingress, endpoint.egress]);
-        named.filter(|number| *number != NO_POLICY).collect()
+        self.with_next(self.endpoints.values().flat_map(|endpoint| [endpoint.ingress, endpoint.egress]))
+    }
+
+    /// These rule sets and those that go on after them.
+    pub(super) fn with_next(&self, first: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        for mut number in first {
+            while number != NO_POLICY && found.insert(number) {
+                number = self.rule_sets.get(number as usize).map_or(NO_POLICY, |set| set.next);
+            }
+        }
+        found
     }
 
     /// What `PEERS` says about a rule set: index of the vector by identity.
@@ -64,6 +75,12 @@ impl Image {
         run(&self.vectors, index, words)
     }
 
+    /// What stands where a frontend of the family says that a ring is; `None` for an empty ring, and where
+    /// there is nothing whole.
+    pub fn ring(&self, family: Family, at: service::Ring) -> Option<&Arc<Ring>> {
+        self.rings.get(family).get(&at.offset).filter(|ring| ring.len() == at.len as usize)
+    }
+
     /// Follows a write.
     pub fn apply(&mut self, write: &Write) {
         match write {
@@ -71,7 +88,7 @@ impl Image {
             Write::Ports(elements) => store(&mut self.ports, elements, PortInterval::default()),
             Write::Rules(elements) => store(&mut self.rules, elements, Rule::default()),
             Write::RuleSets(elements) => store(&mut self.rule_sets, elements, RuleSet::default()),
-            Write::Rings(family, elements) => store(self.rings.get_mut(*family), elements, UNUSED),
+            Write::Rings(family, rings) => store_rings(self.rings.get_mut(*family), rings),
             Write::Peers(change) => change_map(&mut self.peers, change),
             Write::Identities(change) => change_map(&mut self.identities, change),
             Write::Endpoints(change) => change_map(&mut self.endpoints, change),
@@ -100,9 +117,6 @@ impl Image {
     }
 }
 
-/// What stands in ring slots that were never written.
-pub const UNUSED: Backend = Backend { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: 0 };
-
 /// The elements `index..index + len`, as far as there are any.
 pub(super) fn run<T>(elements: &[T], index: u32, len: u32) -> &[T] {
     let start = (index as usize).min(elements.len());
@@ -117,6 +131,20 @@ fn store<T: Clone>(array: &mut Vec<T>, elements: &[(u32, T)], unused: T) {
     }
     for (index, value) in elements {
         array[*index as usize] = value.clone();
+    }
+}
+
+/// Notes rings, and forgets those that they are written over.
+fn store_rings(rings: &mut BTreeMap<u32, Arc<Ring>>, written: &[(u32, Arc<Ring>)]) {
+    for (offset, ring) in written {
+        let end = offset + ring.len() as u32;
+        while let Some((start, before)) = rings.range(..end).next_back()
+            && start + before.len() as u32 > *offset
+        {
+            let start = *start;
+            rings.remove(&start);
+        }
+        rings.insert(*offset, Arc::clone(ring));
     }
 }
 

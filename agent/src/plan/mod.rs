@@ -7,9 +7,9 @@
 //! 2. Identities, in the slot that no endpoint reads (`identities.rs`).
 //! 3. Endpoints: one write each switches a pod to its new rule sets and to the new identities.
 //! 4. Frontends: one write each switches to the new rings. Members and source ranges that left are removed.
-//! 5. When no packet is under way that has read what stood there before: the epoch, so that every live
-//!    flow is decided again.
-//! 6. Removal of what is no longer used.
+//! 5. The epoch, so that every live flow is decided again. A packet takes the epoch before anything else, so
+//!    that a flow which it decided by what stood there before is of the epoch before.
+//! 6. When no packet is under way that has read what stood there before: removal of what is no longer used.
 //!
 //! So after each single write every pod is judged, in each direction, by its old policy or by its new one,
 //! and every frontend has its old backends or its new ones. All sizes are checked before the first write.
@@ -46,14 +46,14 @@ use weir_common::{
 
 pub use self::{
     array::TooLarge,
-    commit::{CommitError, CommitReport, commit},
+    commit::{CommitError, CommitReport, clean, commit, switch},
     family::{Family, PerFamily},
-    image::{Image, UNUSED},
+    image::Image,
     sizes::Sizes,
     used::in_use,
     write::{Change, MapWriter, Member, SourceRange, Write},
 };
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, RuleSetId};
 
 /// Where a pod of this node hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,25 @@ pub struct Layout {
     /// Left by a commit of this process that was complete. Otherwise there may be remains of one that was
     /// not, and flows that were decided by it.
     pub settled: bool,
+    /// What that commit brought about, so that the next one visits only what differs.
+    known: Option<Known>,
+}
+
+impl Layout {
+    /// What the maps were found to hold, with no commit of this process behind it.
+    pub fn found(image: Image) -> Self {
+        Self { image, settled: false, known: None }
+    }
+}
+
+/// What a complete commit brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    datapath: Datapath,
+    interfaces: BTreeMap<IpAddr, Interface>,
+    /// Number of each rule set.
+    rule_sets: BTreeMap<RuleSetId, u32>,
+    services: services::Known,
 }
 
 /// One step of a plan.
@@ -101,8 +120,9 @@ pub enum Step {
 pub struct Plan {
     /// Steps that must all be done for the new revision to be in force; none when nothing changes.
     pub steps: Vec<Step>,
-    /// Writes that remove what is no longer used.
+    /// Writes that remove what is no longer used, once no packet is under way that has read of it.
     pub cleanup: Vec<Write>,
+    known: Option<Known>,
 }
 
 impl Plan {
@@ -114,49 +134,97 @@ impl Plan {
         let mut steps = Vec::new();
         let image = settle(active, sizes, &mut steps)?;
         let datapath = desired.datapath;
-        let slot = image.endpoints.values().next().map_or(0, |endpoint| endpoint.slot);
-
-        let attached = || {
-            datapath.endpoints.iter().filter_map(|(address, endpoint)| {
-                Some((*address, endpoint, desired.interfaces.get(address)?))
-            })
+        let known = active.known.as_ref().filter(|_| active.settled);
+        let services = services::place(&image, known.map(|known| &known.services), datapath, sizes)?;
+        let mut writes = services.make;
+        let mut cleanup = Vec::new();
+        let rule_sets = match known.filter(|known| known.judges_as(desired)) {
+            Some(known) => known.rule_sets.clone(),
+            None => {
+                let before = known
+                    .map(|Known { datapath, rule_sets: numbers, .. }| policy::Before { datapath, numbers });
+                let policy = judge(&image, before, desired, sizes)?;
+                writes.extend(policy.writes);
+                cleanup = policy.cleanup;
+                policy.numbers
+            }
         };
-        let wanted: BTreeSet<_> =
-            attached().flat_map(|(_, endpoint, _)| [endpoint.ingress, endpoint.egress]).flatten().collect();
-        let policy = policy::place(&image, datapath, &wanted, sizes)?;
-        let services = services::place(&image, datapath, sizes)?;
-        let identities = identities::stage(&image, slot, &datapath.identities, sizes)?;
-        let number = |id: Option<u32>| id.map_or(NO_POLICY, |id| policy.numbers[&id]);
-        let endpoints = attached().map(|(address, endpoint, interface)| {
-            let (ingress, egress) = (number(endpoint.ingress), number(endpoint.egress));
-            let (ifindex, mac, slot) = (interface.ifindex, interface.mac, identities.slot);
-            (address, Endpoint { ifindex, ingress, egress, slot, mac, reserved: 0 })
+        writes.extend(services.switch);
+        writes.retain(|write| !write.is_empty());
+        cleanup.retain(|write| !write.is_empty());
+        let known = Some(Known {
+            datapath: datapath.clone(),
+            interfaces: desired.interfaces.clone(),
+            rule_sets,
+            services: services.known,
         });
-        let endpoints = switch_endpoints(&image, &endpoints.collect(), sizes)?;
-
-        let writes: Vec<_> =
-            [services.make, policy.writes, vec![identities.make], endpoints, services.switch]
-                .into_iter()
-                .flatten()
-                .filter(|write| !write.is_empty())
-                .collect();
         let state = state(&image, desired);
         if writes.is_empty() && active.settled && state == image.state {
-            return Ok(Self::default());
+            return Ok(Self { known, ..Self::default() });
         }
         steps.extend(writes.into_iter().map(Step::Write));
-        steps.push(Step::WaitForReaders);
         steps.push(Step::Write(Write::State(State { epoch: next_epoch(image.state.epoch), ..state })));
-        let mut cleanup = identities.clean;
-        cleanup.push(Write::Peers(Change::Delete(policy.stale)));
-        cleanup.retain(|write| !write.is_empty());
-        Ok(Self { steps, cleanup })
+        Ok(Self { steps, cleanup, known })
     }
 
     /// Whether there is nothing to do.
     pub const fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
+}
+
+impl Known {
+    /// Whether pods are judged as is desired.
+    fn judges_as(&self, desired: &Desired<'_>) -> bool {
+        let (before, after) = (&self.datapath, desired.datapath);
+        self.interfaces == *desired.interfaces
+            && before.endpoints.is_same(&after.endpoints)
+            && before.identities.is_same(&after.identities)
+            && before.rule_sets.is_same(&after.rule_sets)
+            && before.rules.is_same(&after.rules)
+    }
+}
+
+/// What it takes to have pods judged otherwise.
+struct Judged {
+    numbers: BTreeMap<RuleSetId, u32>,
+    writes: Vec<Write>,
+    cleanup: Vec<Write>,
+}
+
+fn judge(
+    image: &Image,
+    before: Option<policy::Before<'_>>,
+    desired: &Desired<'_>,
+    sizes: &Sizes,
+) -> Result<Judged, TooLarge> {
+    let datapath = desired.datapath;
+    let slot = image.endpoints.values().next().map_or(0, |endpoint| endpoint.slot);
+
+    let attached = || {
+        datapath
+            .endpoints
+            .iter()
+            .filter_map(|(address, endpoint)| Some((*address, endpoint, desired.interfaces.get(address)?)))
+    };
+    let wanted: BTreeSet<_> =
+        attached().flat_map(|(_, endpoint, _)| [endpoint.ingress, endpoint.egress]).flatten().collect();
+    let policy = policy::place(image, before, datapath, &wanted, sizes)?;
+    let identified = before.map(|before| &before.datapath.identities);
+    let identities = identities::stage(image, slot, identified, &datapath.identities, sizes)?;
+    let number = |id: Option<u32>| id.map_or(NO_POLICY, |id| policy.numbers[&id]);
+    let endpoints = attached().map(|(address, endpoint, interface)| {
+        let (ingress, egress) = (number(endpoint.ingress), number(endpoint.egress));
+        let (ifindex, mac, slot) = (interface.ifindex, interface.mac, identities.slot);
+        (address, Endpoint { ifindex, ingress, egress, slot, mac, reserved: 0 })
+    });
+    let endpoints = switch_endpoints(image, &endpoints.collect(), sizes)?;
+    let mut writes = policy.writes;
+    writes.push(identities.make);
+    writes.extend(endpoints);
+    let mut cleanup = identities.clean;
+    cleanup.push(Write::Peers(Change::Delete(policy.stale)));
+    Ok(Judged { numbers: policy.numbers, writes, cleanup })
 }
 
 /// The active contents, with the remains of an interrupted commit removed first.

@@ -4,10 +4,10 @@
 //! identities that are new are added to it. Any other gets a new number and new runs. Equal rule sets
 //! share a number, and equal bit vectors stand in `VECTORS` once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use weir_common::policy::{
-    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
+    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_RULES, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
     RuleSet, action,
 };
 
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cluster::Action,
     datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
+    shared_map::SharedMap,
 };
 
 /// What placing the rule sets of a datapath takes.
@@ -32,18 +33,55 @@ pub(super) struct Placed {
     pub(super) stale: Vec<PeerKey>,
 }
 
+/// Rule sets that a commit of this process has placed.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a> {
+    /// The datapath.
+    pub(super) datapath: &'a Datapath,
+    /// Number of each rule set that was wanted.
+    pub(super) numbers: &'a BTreeMap<RuleSetId, u32>,
+}
+
 /// Finds a place for the rule sets `wanted` of `desired`.
 pub(super) fn place(
     image: &Image,
+    before: Option<Before<'_>>,
     desired: &Datapath,
     wanted: &BTreeSet<RuleSetId>,
     sizes: &Sizes,
 ) -> Result<Placed, TooLarge> {
-    let mut placer = Placer::new(image, desired, sizes);
+    let links = |first: &RuleSetId| std::iter::successors(Some(*first), |id| desired.rule_sets[id].next);
+    // What goes on after a rule set stands before it does.
+    let wanted: Vec<_> =
+        wanted.iter().flat_map(|first| links(first).collect::<Vec<_>>().into_iter().rev()).collect();
+    let kept = before.map(|before| before.kept(desired, &wanted)).unwrap_or_default();
+    let mut placer = Placer::new(image, desired, kept, sizes);
     for id in wanted {
-        placer.place(*id, &desired.rule_sets[id], &desired.rules)?;
+        placer.place(id, &desired.rule_sets[&id], &desired.rules)?;
     }
     placer.finish(sizes)
+}
+
+impl Before<'_> {
+    /// The rule sets that stay what and where they are.
+    fn kept(&self, desired: &Datapath, wanted: &[RuleSetId]) -> BTreeMap<RuleSetId, u32> {
+        let mut kept = BTreeMap::new();
+        // What an identity says may have changed with the addresses that have it.
+        if self.datapath.identities != desired.identities {
+            return kept;
+        }
+        for id in wanted {
+            let set = &desired.rule_sets[id];
+            let is_whole = set.next.is_none_or(|next| kept.contains_key(&next));
+            if let Some(number) = self.numbers.get(id)
+                && is_whole
+                && self.datapath.rule_sets.get(id) == Some(set)
+            {
+                kept.insert(*id, *number);
+            }
+        }
+        kept
+    }
 }
 
 /// `PEERS` entries of rule sets that no endpoint names.
@@ -53,7 +91,7 @@ pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
 }
 
 /// What two rule sets must share, besides their rules and peers, for one to stand for the other.
-type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS]);
+type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS], u32);
 
 /// Which rules match, by identity, where that is not the default.
 type Peers = BTreeMap<IdentityId, Vec<u64>>;
@@ -63,10 +101,10 @@ struct Placer<'a> {
     /// Identities that packets may be judged by before the switch, and after.
     identities: [BTreeSet<IdentityId>; 2],
     /// Live rule sets that no wanted one has claimed.
-    unclaimed: BTreeMap<Base, Vec<u32>>,
+    unclaimed: HashMap<Base, Vec<u32>>,
     /// The wanted rule sets so far: rules, peers and number by what else they share.
-    placed: BTreeMap<Base, Vec<(Vec<Rule>, Peers, u32)>>,
-    vectors_at: BTreeMap<Vec<u64>, u32>,
+    placed: HashMap<Base, Vec<(Vec<Rule>, Peers, u32)>>,
+    vectors_at: HashMap<Vec<u64>, u32>,
     rule_sets: Array,
     rules: Array,
     ports: Array,
@@ -74,6 +112,8 @@ struct Placer<'a> {
     /// `PEERS` as far as the wanted rule sets go.
     peers: BTreeMap<PeerKey, u32>,
     numbers: BTreeMap<RuleSetId, u32>,
+    /// Numbers whose `PEERS` stay.
+    kept: BTreeSet<u32>,
     new_vectors: Vec<(u32, u64)>,
     new_ports: Vec<(u32, PortInterval)>,
     new_rules: Vec<(u32, Rule)>,
@@ -81,29 +121,33 @@ struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    fn new(image: &'a Image, desired: &Datapath, sizes: &Sizes) -> Self {
+    fn new(image: &'a Image, desired: &Datapath, kept: BTreeMap<RuleSetId, u32>, sizes: &Sizes) -> Self {
+        let stays: BTreeSet<u32> = kept.values().copied().collect();
         let before = image.identities.values().flat_map(|identity| identity.slots);
         let after = desired.identities.values().copied();
         let mut used = Used::default();
         used.rule_sets.push(NO_POLICY..NO_POLICY + 1);
-        let mut unclaimed: BTreeMap<Base, Vec<u32>> = BTreeMap::new();
+        let mut unclaimed: HashMap<Base, Vec<u32>> = HashMap::new();
         for number in image.live_rule_sets() {
             let Some(set) = image.rule_sets.get(number as usize) else { continue };
             used.add(image, number, set);
-            unclaimed.entry(base_of_live(image, set)).or_default().push(number);
+            if !stays.contains(&number) {
+                unclaimed.entry(base_of_live(image, set)).or_default().push(number);
+            }
         }
         Self {
             image,
             identities: [before.chain([IDENTITY_WORLD]).collect(), after.chain([IDENTITY_WORLD]).collect()],
             unclaimed,
-            placed: BTreeMap::new(),
+            placed: HashMap::new(),
             rule_sets: Array::new("RULE_SETS", sizes.rule_sets, used.rule_sets),
             rules: Array::new("RULES", sizes.rules, used.rules),
             ports: Array::new("PORTS", sizes.ports, used.ports),
             vectors: Array::new("VECTORS", sizes.vectors, used.vectors),
             vectors_at: used.vectors_at,
             peers: BTreeMap::new(),
-            numbers: BTreeMap::new(),
+            numbers: kept,
+            kept: stays,
             new_vectors: Vec::new(),
             new_ports: Vec::new(),
             new_rules: Vec::new(),
@@ -115,9 +159,13 @@ impl<'a> Placer<'a> {
         &mut self,
         id: RuleSetId,
         set: &datapath::RuleSet,
-        origins: &BTreeMap<RuleId, RuleOrigin>,
+        origins: &SharedMap<RuleId, RuleOrigin>,
     ) -> Result<(), TooLarge> {
-        check("one rule set (rules)", set.rules.len(), MAX_WORDS * 64)?;
+        if self.numbers.contains_key(&id) {
+            return Ok(());
+        }
+        let next = set.next.map_or(NO_POLICY, |next| self.numbers[&next]);
+        check("one rule set (rules)", set.rules.len(), MAX_RULES)?;
         for table in &set.ports {
             check("one rule set (port intervals of a protocol)", table.len(), 1 << MAX_PORT_STEPS)?;
         }
@@ -127,14 +175,15 @@ impl<'a> Placer<'a> {
         let listed = listed.map(|(identity, bits)| (*identity, padded(bits, words)));
         let peers: Peers = listed.filter(|(_, vector)| *vector != default).collect();
         let rules = encode_rules(set, origins);
-        let base = base_of(set, &rules);
+        let base = base_of(set, &rules, next);
         let same = self.placed.get(&base).into_iter().flatten();
         let same =
             same.filter(|(placed, of, _)| (placed, of) == (&rules, &peers)).map(|(.., number)| *number);
         let number = match same.min() {
             Some(number) => number,
             None => {
-                let number = self.claim(&base, &rules, &peers).unwrap_or_else(|| self.build(set, &rules));
+                let number =
+                    self.claim(&base, &rules, &peers).unwrap_or_else(|| self.build(set, &rules, next));
                 for (identity, vector) in &peers {
                     let vector = self.vector(vector.clone());
                     self.peers.insert(PeerKey { rule_set: number, identity: *identity }, vector);
@@ -169,12 +218,13 @@ impl<'a> Placer<'a> {
         Some(candidates.remove(position))
     }
 
-    fn build(&mut self, set: &datapath::RuleSet, rules: &[Rule]) -> u32 {
+    fn build(&mut self, set: &datapath::RuleSet, rules: &[Rule], next: u32) -> u32 {
         let words = words_of(set);
         let mut value = RuleSet {
             words,
             default_peers: self.vector(padded(&set.default_peers, words)),
             rules: self.rules.take(rules.len() as u32),
+            next,
             ..RuleSet::default()
         };
         self.new_rules.extend((value.rules..).zip(rules.iter().copied()));
@@ -207,8 +257,10 @@ impl<'a> Placer<'a> {
             array.check()?;
         }
         let live = &self.image.peers;
-        let stale: Vec<_> = live.keys().filter(|key| !self.peers.contains_key(key)).copied().collect();
-        check("PEERS", self.peers.len() + stale.len(), sizes.peers)?;
+        let is_stale = |key: &&PeerKey| !self.kept.contains(&key.rule_set) && !self.peers.contains_key(key);
+        let stale: Vec<_> = live.keys().filter(is_stale).copied().collect();
+        let new = self.peers.keys().filter(|key| !live.contains_key(key)).count();
+        check("PEERS", live.len() + new, sizes.peers)?;
         let added = self.peers.into_iter().filter(|(key, vector)| live.get(key) != Some(vector)).collect();
         let writes = vec![
             Write::Vectors(self.new_vectors),
@@ -221,12 +273,12 @@ impl<'a> Placer<'a> {
     }
 }
 
-fn base_of(set: &datapath::RuleSet, rules: &[Rule]) -> Base {
+fn base_of(set: &datapath::RuleSet, rules: &[Rule], next: u32) -> Base {
     let words = words_of(set);
     let ports = std::array::from_fn(|protocol| {
         set.ports[protocol].iter().map(|(start, bits)| (u32::from(*start), padded(bits, words))).collect()
     });
-    (words, rules[0].id, padded(&set.default_peers, words), ports)
+    (words, rules[0].id, padded(&set.default_peers, words), ports, next)
 }
 
 fn base_of_live(image: &Image, set: &RuleSet) -> Base {
@@ -237,7 +289,7 @@ fn base_of_live(image: &Image, set: &RuleSet) -> Base {
             .collect()
     });
     let first = image.rules.get(set.rules as usize).map_or(0, |rule| rule.id);
-    (set.words, first, image.vector(set.default_peers, set.words).to_vec(), ports)
+    (set.words, first, image.vector(set.default_peers, set.words).to_vec(), ports, set.next)
 }
 
 /// Words of a rule set's vectors; never 0, which would mean a free element.
@@ -252,7 +304,7 @@ fn padded(bits: &Bits, words: u32) -> Vec<u64> {
 }
 
 /// The rules as they stand in `RULES`; one that never decides where there are none.
-fn encode_rules(set: &datapath::RuleSet, origins: &BTreeMap<RuleId, RuleOrigin>) -> Vec<Rule> {
+fn encode_rules(set: &datapath::RuleSet, origins: &SharedMap<RuleId, RuleOrigin>) -> Vec<Rule> {
     let mut rules: Vec<_> = set
         .rules
         .iter()

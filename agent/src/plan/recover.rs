@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_common::policy::{IDENTITY_FIRST, Identity, NO_POLICY, PeerKey};
+use weir_common::policy::{IDENTITY_FIRST, Identity, NO_POLICY, PeerKey, RuleSet};
 
 use super::{
     Change, Image, Sizes, TooLarge, Write,
@@ -22,8 +22,7 @@ pub(super) fn unify(image: &Image, sizes: &Sizes) -> Result<Vec<Write>, TooLarge
     }
     let merged = merge_identities(image);
     let sets_of = |slot: u32| -> BTreeSet<u32> {
-        let sets = readers(slot).flat_map(|(_, endpoint)| [endpoint.ingress, endpoint.egress]);
-        sets.filter(|number| *number != NO_POLICY).collect()
+        image.with_next(readers(slot).flat_map(|(_, endpoint)| [endpoint.ingress, endpoint.egress]))
     };
 
     // What readers of slot 0 see is added to their rule sets; readers of slot 1 get copies of theirs, for
@@ -35,11 +34,13 @@ pub(super) fn unify(image: &Image, sizes: &Sizes) -> Result<Vec<Write>, TooLarge
     let in_use = image.live_rule_sets().into_iter().chain([NO_POLICY]).map(|number| number..number + 1);
     let mut numbers = Array::new("RULE_SETS", sizes.rule_sets, in_use.collect());
     let mut copies = BTreeMap::from([(NO_POLICY, NO_POLICY)]);
+    copies.extend(sets_of(1).into_iter().map(|rule_set| (rule_set, numbers.take(1))));
     let mut rule_sets = Vec::new();
     for rule_set in sets_of(1) {
-        let copy = numbers.take(1);
-        copies.insert(rule_set, copy);
-        rule_sets.push((copy, image.rule_sets.get(rule_set as usize).copied().unwrap_or_default()));
+        let copy = copies[&rule_set];
+        let value = image.rule_sets.get(rule_set as usize).copied().unwrap_or_default();
+        rule_sets
+            .push((copy, RuleSet { next: copies.get(&value.next).copied().unwrap_or(NO_POLICY), ..value }));
         peers.extend(
             image.peers_of(rule_set).map(|(identity, vector)| (PeerKey { rule_set: copy, identity }, vector)),
         );

@@ -1,5 +1,7 @@
 //! How many elements each map holds.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use weir_common::flow::WAYS;
 
 use super::{Family, PerFamily};
@@ -77,14 +79,19 @@ impl Sizes {
         self
     }
 
-    /// With room for four times what this datapath needs, where that is more: a commit holds the old and
-    /// the new at the same time, and the cluster will grow.
+    /// With room for this datapath and for it to grow, where that is more.
+    ///
+    /// A commit holds the old and the new at the same time. Maps that allocate elements as they come have a
+    /// bound of four times the need. An array takes its memory at once: policy's, which are small, get twice
+    /// the need, and those of rings an eighth more, but two of the longest at least. So what replaces more than
+    /// that of all rings in one change is refused.
     #[must_use]
     pub fn with_room_for(mut self, datapath: &Datapath) -> Self {
-        let grow = |size: &mut u32, needed: usize| {
-            let room = u32::try_from(needed.saturating_mul(4)).unwrap_or(1 << 31).min(1 << 31);
-            *size = (*size).max(room);
+        let at_least = |size: &mut u32, room: usize| {
+            *size = (*size).max(u32::try_from(room).unwrap_or(u32::MAX).min(1 << 31));
         };
+        let grow = |size: &mut u32, needed: usize| at_least(size, needed.saturating_mul(4));
+        let double = |size: &mut u32, needed: usize| at_least(size, needed.saturating_mul(2));
         for family in Family::ALL {
             let frontends = || datapath.frontends.iter().filter(|(key, _)| Family::of(key.address) == family);
             let endpoints = datapath.endpoints.keys().filter(|address| Family::of(**address) == family);
@@ -92,22 +99,26 @@ impl Sizes {
             grow(self.endpoints.get_mut(family), endpoints.count());
             grow(self.identities.get_mut(family), identities.count());
             grow(self.frontends.get_mut(family), frontends().count());
-            let slots = frontends().map(|(_, service)| service.internal.len() + service.external.len());
-            grow(self.rings.get_mut(family), slots.sum());
+            let rings = frontends().flat_map(|(_, service)| [&service.internal, &service.external]);
+            // Most are shared.
+            let rings = rings.collect::<BTreeSet<_>>();
+            let slots: usize = rings.iter().map(|ring| ring.len()).sum();
+            let longest = rings.iter().map(|ring| ring.len()).max().unwrap_or(0);
+            at_least(self.rings.get_mut(family), slots.saturating_add((slots / 8).max(2 * longest)));
             grow(self.members.get_mut(family), frontends().map(|(_, service)| service.members.len()).sum());
             let sources = frontends().map(|(_, service)| service.source_ranges.len());
             grow(self.sources.get_mut(family), sources.sum());
         }
         let sets = || datapath.rule_sets.values();
         let intervals =
-            |set: &crate::datapath::RuleSet| set.ports.iter().map(|table| table.len()).sum::<usize>();
-        grow(&mut self.rule_sets, sets().count());
+            |set: &Arc<crate::datapath::RuleSet>| set.ports.iter().map(|table| table.len()).sum::<usize>();
+        double(&mut self.rule_sets, sets().count());
         grow(&mut self.peers, sets().map(|set| set.peers.len()).sum());
-        grow(&mut self.ports, sets().map(intervals).sum());
-        grow(&mut self.rules, sets().map(|set| set.rules.len()).sum());
-        let vectors = |set: &crate::datapath::RuleSet| set.peers.len() + intervals(set) + 1;
-        grow(&mut self.vectors, sets().map(|set| vectors(set) * set.rules.len().div_ceil(64).max(1)).sum());
-        grow(&mut self.rule_hits, datapath.rules.keys().last().map_or(0, |last| *last as usize) / 4);
+        double(&mut self.ports, sets().map(intervals).sum());
+        double(&mut self.rules, sets().map(|set| set.rules.len()).sum());
+        let vectors = |set: &Arc<crate::datapath::RuleSet>| set.peers.len() + intervals(set) + 1;
+        double(&mut self.vectors, sets().map(|set| vectors(set) * set.rules.len().div_ceil(64).max(1)).sum());
+        double(&mut self.rule_hits, datapath.rules.keys().next_back().map_or(0, |last| *last as usize));
         self
     }
 

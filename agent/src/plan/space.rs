@@ -4,8 +4,7 @@ use std::ops::Range;
 
 /// The free elements of one array map.
 ///
-/// It is made afresh for each plan from what the live maps refer to, so that a run which a commit frees
-/// can only be given out by the next one: never while a packet may still read it.
+/// A run which a commit frees can only be given out by the next one: never while a packet may still read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Space {
     free: Vec<Range<u32>>,
@@ -49,6 +48,20 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Frees a run.
+    pub(super) fn give_back(&mut self, run: Range<u32>) {
+        let position = self.free.partition_point(|free| free.start < run.start);
+        self.free.insert(position, run);
+        if self.free.get(position + 1).is_some_and(|next| next.start == self.free[position].end) {
+            self.free[position].end = self.free.remove(position + 1).end;
+        }
+        if position > 0 && self.free[position - 1].end == self.free[position].start {
+            self.free[position - 1].end = self.free.remove(position).end;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -80,6 +93,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn runs_that_come_back_join_their_neighbours() {
+        let mut space = Space::new(100, [0..50, 50..90]);
+        for run in [10..20, 30..40, 20..30, 80..90] {
+            space.give_back(run);
+        }
+        assert_eq!(space.free, [10..40, 80..100]);
+        assert_eq!(space.take(30), Some(10));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What is in use of the maps.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    ops::Range,
+};
 
 use weir_common::policy::RuleSet;
 
@@ -54,7 +58,7 @@ pub(super) struct Used {
     pub(super) ports: Vec<Range<u32>>,
     pub(super) vectors: Vec<Range<u32>>,
     /// Where each vector stands.
-    pub(super) vectors_at: BTreeMap<Vec<u64>, u32>,
+    pub(super) vectors_at: HashMap<Vec<u64>, u32>,
 }
 
 impl Used {

@@ -1,6 +1,6 @@
 //! Writes to the maps, as values.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use weir_common::{
@@ -11,7 +11,7 @@ use weir_common::{
 };
 
 use super::Family;
-use crate::datapath::{Backend, Frontend, ServiceId};
+use crate::datapath::{Backend, Frontend, Ring, ServiceId};
 
 /// Elements of a hash map or trie that are put, or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub enum Write {
     Rules(Vec<(u32, Rule)>),
     /// Elements of `RULE_SETS` by index.
     RuleSets(Vec<(u32, RuleSet)>),
-    /// Elements of the family's `RINGS_*` by index.
-    Rings(Family, Vec<(u32, Backend)>),
+    /// Rings in the family's `RINGS_*`, by the index of their first slot.
+    Rings(Family, Vec<(u32, Arc<Ring>)>),
     /// `PEERS`.
     Peers(Change<PeerKey, u32>),
     /// `IDENTITIES_*`.
@@ -75,13 +75,13 @@ pub enum Write {
 
 impl Write {
     /// Number of elements written.
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match self {
             Self::Vectors(elements) => elements.len(),
             Self::Ports(elements) => elements.len(),
             Self::Rules(elements) => elements.len(),
             Self::RuleSets(elements) => elements.len(),
-            Self::Rings(_, elements) => elements.len(),
+            Self::Rings(_, rings) => rings.iter().map(|(_, ring)| ring.len()).sum(),
             Self::Peers(change) => change.len(),
             Self::Identities(change) => change.len(),
             Self::Endpoints(change) => change.len(),
@@ -93,7 +93,7 @@ impl Write {
     }
 
     /// Whether there is nothing to do.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

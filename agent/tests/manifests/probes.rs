@@ -14,7 +14,7 @@ fn service(annotations: &str) -> String {
 }
 
 fn probe(annotations: &str) -> Option<Probe> {
-    cluster(&service(annotations)).services.into_values().next().unwrap().probe
+    cluster(&service(annotations)).services.values().next().unwrap().probe.clone()
 }
 
 #[test]

@@ -11,9 +11,10 @@ use proptest::{
     sample::{Index, select},
 };
 use weir::{
-    cluster::{Protocol, Tier},
-    compile::{Numbers, compile},
+    cluster::{Cluster, Protocol, Tier},
+    compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::{Connection, Datapath, Judgement, Network},
+    shared_map::SharedMap,
 };
 use weir_common::policy::{IDENTITY_WORLD, Protocol as Judged};
 
@@ -21,6 +22,26 @@ use weir_common::policy::{IDENTITY_WORLD, Protocol as Judged};
 fn probe() -> impl Strategy<Value = (Index, Index, Option<Protocol>, u16)> {
     let protocol = select(vec![Some(Protocol::Tcp), Some(Protocol::Udp), Some(Protocol::Sctp), None]);
     (any::<Index>(), any::<Index>(), protocol, select(&generate::PORTS[..]))
+}
+
+/// Makes one object of `cluster` what it is in `other`.
+fn take_over(cluster: &mut Cluster, other: &Cluster, which: Index, kind: u8) {
+    fn one<K: Ord + Clone, V: Clone>(here: &mut SharedMap<K, V>, there: &SharedMap<K, V>, which: Index) {
+        let keys: Vec<_> = here.keys().chain(there.keys()).cloned().collect();
+        if let Some(key) = (!keys.is_empty()).then(|| which.get(&keys)) {
+            match there.get(key).cloned() {
+                Some(value) => drop(here.insert(key.clone(), value)),
+                None => drop(here.remove(key)),
+            }
+        }
+    }
+    match kind {
+        0 => one(&mut cluster.pods, &other.pods, which),
+        1 => one(&mut cluster.policies, &other.policies, which),
+        2 => one(&mut cluster.cluster_policies, &other.cluster_policies, which),
+        3 => one(&mut cluster.namespaces, &other.namespaces, which),
+        _ => one(&mut cluster.nodes, &other.nodes, which),
+    }
 }
 
 /// Whether the compiled cluster lets a connection open.
@@ -110,6 +131,25 @@ proptest! {
     }
 
     #[test]
+    fn a_compiler_that_follows_changes_says_what_one_says_that_starts_anew(
+        clusters in proptest::collection::vec(generate::cluster(), 2..4),
+        steps in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..5_u8), 1..12),
+    ) {
+        let mut cluster = clusters[0].clone();
+        let mut compiler = Compiler::new("n1");
+        for (from, which, kind) in steps {
+            // One object comes, goes or changes, as it is in another cluster.
+            take_over(&mut cluster, from.get(&clusters), which, kind);
+            let in_force = compiler.clone();
+            let datapath = compiler.compile(&cluster, &Unhealthy::new()).unwrap();
+            compiler.settle(&in_force);
+
+            let anew = compile(&cluster, "n1", &mut compiler.numbers().clone()).unwrap();
+            prop_assert_eq!(datapath, anew);
+        }
+    }
+
+    #[test]
     fn the_same_cluster_compiles_to_the_same_datapath(cluster in generate::cluster()) {
         let mut numbers = Numbers::default();
         let first = compile(&cluster, "n1", &mut numbers).unwrap();
@@ -123,7 +163,8 @@ proptest! {
         // A pod that becomes isolated leaves the Baseline tier, which may unite identities.
         cluster.cluster_policies.retain(|_, policy| policy.tier == Tier::Admin);
         let mut before = cluster.clone();
-        before.policies.pop_last();
+        let last = before.policies.keys().next_back().cloned();
+        last.into_iter().for_each(|last| drop(before.policies.remove(&last)));
         let mut numbers = Numbers::default();
         let first = compile(&before, "n1", &mut numbers).unwrap();
         numbers.retain(&first);

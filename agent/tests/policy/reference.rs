@@ -14,7 +14,7 @@ pub(crate) fn opens(
     port: u16,
 ) -> bool {
     let pod_at = |address| {
-        let mut pods = cluster.pods.values();
+        let mut pods = cluster.pods.values().map(|pod| &**pod);
         pods.find(|pod| pod.is_networked() && pod.addresses.contains(&address))
     };
     let (source, destination) = (pod_at(from), pod_at(to));

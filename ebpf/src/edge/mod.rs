@@ -81,15 +81,18 @@ fn is_plain<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
 #[inline(always)]
 fn has_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
     let Some(state) = maps::state() else { return false };
-    if state.epoch == 0 {
+    let epoch = state.epoch;
+    if epoch == 0 {
         return false;
     }
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
     if flow::lookup::<F>(work, maps::now()) {
         // Whether a flow of an earlier revision may stay is for TC to decide.
-        if work.path.epoch != state.epoch {
+        if work.path.epoch != epoch {
             return false;
         }
-    } else if !open::<F>(state, work) {
+    } else if !open::<F>(work) {
         return false;
     }
     slow::settle();
@@ -109,8 +112,8 @@ fn is_onward(way: u16) -> bool {
 
 /// Chooses the backend of a new flow, where nothing is to be decided but that. Its way is in `work`.
 #[inline(always)]
-fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
-    let Work { packet, path, .. } = work;
+fn open<F: Family>(work: &mut Work<F::Addr>) -> bool {
+    let Work { packet, path, epoch, .. } = work;
     let key = &packet.key;
     let Some(service) = find::<F>(key) else { return false };
     let (is_simple, external) = (is_simple(service), service.external);
@@ -126,7 +129,7 @@ fn open<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
     path.to.dport = backend.port;
     path.flags = flags::TUNNEL;
     path.state = state::OPENING;
-    path.epoch = state.epoch;
+    path.epoch = *epoch;
     true
 }
 

@@ -157,6 +157,8 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
         _ if is_strict::<S, _>(work) => return Err(Reason::NotReady.into()),
         _ => return Ok(false),
     };
+    // Before anything is looked up that a commit may change.
+    work.epoch = epoch;
     let is_found = flow::lookup::<F>(work, maps::now());
     let is_known = is_found && !S::goes_round(work);
     if is_known && work.path.epoch == epoch {

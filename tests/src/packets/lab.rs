@@ -11,7 +11,7 @@ use std::{
 use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleOrigin},
     kernel::{Flow, Program},
     manifest,
     plan::Interface,
@@ -133,9 +133,18 @@ impl Lab {
         let mut numbers = self.numbers.clone();
         let datapath = compile(&cluster, &self.name, &mut numbers)?;
         self.node.kernel_mut().commit(&datapath, &interfaces)?;
+        self.node.kernel_mut().finish()?;
         numbers.retain(&datapath);
         (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);
         Ok(())
+    }
+
+    /// What each rule has decided, by what it comes from; those that have decided something.
+    pub fn hits(&self) -> Vec<(RuleOrigin, RuleHits)> {
+        let hits = self.node.kernel().rule_hits().expect("the counters").into_iter();
+        hits.filter(|(_, hits)| *hits != RuleHits::default())
+            .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
+            .collect()
     }
 
     /// Brings the uplink up, and leads everything that is not of this node to one router behind it.
@@ -204,11 +213,6 @@ impl Lab {
     /// Where a pod hangs.
     pub fn pod(&self, pod: &str) -> Interface {
         self.pods[pod]
-    }
-
-    /// What each rule has decided.
-    pub fn rule_hits(&self) -> BTreeMap<RuleId, RuleHits> {
-        self.node.kernel().rule_hits().expect("counters")
     }
 
     /// What is in force.

@@ -63,7 +63,7 @@ impl Node {
             flows: PerFamily { v4: sets, v6: sets },
             fragments: PerFamily { v4: (sets / 8).max(64), v6: (sets / 8).max(64) },
             vectors: 1 << 15,
-            rules: 1 << 13,
+            rules: 1 << 14,
             rings: PerFamily { v4: 1 << 18, v6: 1 << 18 },
             events: 1 << 16,
             ..Sizes::default()

@@ -4,6 +4,7 @@
 mod addresses;
 mod affinity;
 mod capacity;
+mod chains;
 mod counters;
 mod doors;
 mod edge;

@@ -8,8 +8,11 @@ mod document;
 mod e2e;
 mod figures;
 pub(crate) mod kube_proxy;
+mod policy;
 mod prog;
 mod report;
+mod scale;
+mod scale_lab;
 mod stats;
 mod svg;
 mod table;
@@ -59,6 +62,10 @@ enum Which {
     Prog,
     /// Real traffic through network namespaces.
     E2e,
+    /// How long policies take to be enforced, and how many entries they take.
+    Policy,
+    /// How long services take to be enforced, and what they take of memory.
+    Scale,
     /// All of them.
     #[default]
     All,
@@ -103,6 +110,12 @@ fn measure(which: Which, quick: bool) -> Result<Report> {
     }
     if which.includes(Which::E2e) {
         report.rows.extend(e2e::run(quick)?);
+    }
+    if which.includes(Which::Policy) {
+        report.rows.extend(policy::run(quick)?);
+    }
+    if which.includes(Which::Scale) {
+        report.rows.extend(scale::run(quick)?);
     }
     Ok(report)
 }

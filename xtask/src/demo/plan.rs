@@ -184,8 +184,8 @@ pub(crate) mod tests {
             pod("four", "test-b", &["10.9.0.1", "fd00:9::1"]),
         ];
         Cluster {
-            nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),
-            pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
+            nodes: nodes.into_iter().map(|node| (node.name.clone(), node.into())).collect(),
+            pods: pods.into_iter().map(|pod| (pod.name.clone(), pod.into())).collect(),
             ..Cluster::default()
         }
     }

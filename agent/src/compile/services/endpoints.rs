@@ -11,10 +11,11 @@ use std::{
 
 use weir_common::service::member;
 
-use super::{super::Unhealthy, Place};
+use super::{super::Unhealthy, Doors, Place};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
+    cluster::{Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
     datapath::{Backend, Target},
+    shared_map::SharedMap,
 };
 
 /// The endpoints of a service port that one node may use.
@@ -31,13 +32,13 @@ pub(super) struct Usable {
 impl Usable {
     /// Sorts the endpoints of a service port in one family, as seen from a node.
     pub(super) fn new(
-        slices: &[&EndpointSlice],
+        slices: &[Arc<EndpointSlice>],
         port: &ServicePort,
         ipv6: bool,
         place: &Place<'_>,
         failing: &Failing<'_>,
     ) -> Self {
-        let all = gather(slices, port, ipv6, place);
+        let all = gather(each(slices), port, ipv6, place);
         let (mut cluster, mut local) = choose(&all, place);
         if all.keys().any(|backend| failing.has(*backend)) {
             let sound = all.iter().filter(|(backend, _)| !failing.has(**backend));
@@ -83,7 +84,7 @@ impl Failing<'_> {
 /// The backends of a service port that are checked: over TCP, every one that may come to be used.
 pub(super) fn probed(
     service: &Service,
-    slices: &[&EndpointSlice],
+    slices: &[Arc<EndpointSlice>],
     port: &ServicePort,
     ipv6: bool,
     place: &Place<'_>,
@@ -91,41 +92,84 @@ pub(super) fn probed(
     let Some(probe) = service.probe.as_ref().filter(|_| port.protocol == Protocol::Tcp) else {
         return Vec::new();
     };
-    let all = gather(slices, port, ipv6, place);
+    let all = gather(each(slices), port, ipv6, place);
     let usable = all.into_iter().filter(|(_, endpoint)| endpoint.ready || is_draining(endpoint));
     let target = |backend| Target { service: service.name.clone(), backend };
     usable.map(|(backend, _)| (target(backend), probe.clone())).collect()
 }
 
-/// EndpointSlices by the service they belong to.
-pub(super) struct Slices<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>);
+/// EndpointSlices by the service they belong to, in the order of their names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SlicesOf(SharedMap<Name, Vec<Arc<EndpointSlice>>>);
 
-impl<'a> Slices<'a> {
-    pub(super) fn new(cluster: &'a Cluster) -> Self {
-        let mut slices = BTreeMap::<_, Vec<_>>::new();
-        for slice in cluster.slices.values() {
-            if let Some(service) = &slice.service {
-                slices.entry((slice.name.namespace.as_str(), service.as_str())).or_default().push(slice);
+impl SlicesOf {
+    /// Goes from one set of slices to another; gives the services whose slices are not the same.
+    pub(super) fn update(
+        &mut self,
+        before: &SharedMap<Name, Arc<EndpointSlice>>,
+        after: &SharedMap<Name, Arc<EndpointSlice>>,
+    ) -> BTreeSet<Name> {
+        let mut services = BTreeSet::new();
+        for found in before.differences(after) {
+            if let Some(service) = found.before.and_then(service_of) {
+                let mut slices = self.0.remove(&service).unwrap_or_default();
+                slices.retain(|slice| slice.name != *found.key);
+                if !slices.is_empty() {
+                    self.0.insert(service.clone(), slices);
+                }
+                services.insert(service);
+            }
+            if let Some((slice, service)) = found.after.and_then(|slice| Some((slice, service_of(slice)?))) {
+                let mut slices = self.0.remove(&service).unwrap_or_default();
+                let position = slices.partition_point(|other| other.name < slice.name);
+                slices.insert(position, Arc::clone(slice));
+                self.0.insert(service.clone(), slices);
+                services.insert(service);
             }
         }
-        Self(slices)
+        services
     }
 
-    pub(super) fn of<'s>(&'s self, service: &'s Name) -> &'s [&'a EndpointSlice] {
-        self.0.get(&(service.namespace.as_str(), service.name.as_str())).map_or(&[], Vec::as_slice)
+    /// The services with an endpoint that is a door by one of the two, and none by the other.
+    pub(super) fn with_endpoints_between(&self, before: &Doors, after: &Doors) -> BTreeSet<Name> {
+        if before == after {
+            return BTreeSet::new();
+        }
+        let differs = |slice: &EndpointSlice| {
+            let ports = || slice.ports.iter().filter_map(|port| Some((port.port?, port.protocol)));
+            slice.endpoints.iter().any(|endpoint| {
+                let is_door =
+                    |doors: &Doors, (number, protocol)| doors.contains(endpoint.address, number, protocol);
+                ports().any(|port| is_door(before, port) != is_door(after, port))
+            })
+        };
+        let found = self.0.iter().filter(|(_, slices)| each(slices).any(differs));
+        found.map(|(service, _)| service.clone()).collect()
     }
+
+    pub(super) fn of(&self, service: &Name) -> &[Arc<EndpointSlice>] {
+        self.0.get(service).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn service_of(slice: &Arc<EndpointSlice>) -> Option<Name> {
+    Some(Name { namespace: slice.name.namespace.clone(), name: slice.service.clone()? })
+}
+
+fn each(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &EndpointSlice> {
+    slices.iter().map(|slice| &**slice)
 }
 
 /// Number of addresses on this node with a ready endpoint that does not fail, whichever port: what a health check
 /// reports.
 pub(super) fn local_ready(
-    slices: &[&EndpointSlice],
+    slices: &[Arc<EndpointSlice>],
     ports: &[ServicePort],
     ipv6: bool,
     place: &Place<'_>,
     failing: &Failing<'_>,
 ) -> usize {
-    let endpoints = ports.iter().flat_map(|port| gather(slices, port, ipv6, place));
+    let endpoints = ports.iter().flat_map(|port| gather(each(slices), port, ipv6, place));
     let ready = endpoints
         .filter(|(backend, endpoint)| endpoint.ready && place.is_local(endpoint) && !failing.has(*backend));
     ready.map(|(backend, _)| backend.address).collect::<BTreeSet<_>>().len()
@@ -134,13 +178,13 @@ pub(super) fn local_ready(
 /// All endpoints of a service port in one family. Slices may overlap, as while an endpoint moves from one
 /// to another: an entry that says the endpoint is on this node counts, then the one in the best state.
 pub(super) fn gather<'a>(
-    slices: &[&'a EndpointSlice],
+    slices: impl Iterator<Item = &'a EndpointSlice>,
     port: &ServicePort,
     ipv6: bool,
     place: &Place<'_>,
 ) -> BTreeMap<Backend, &'a Endpoint> {
     let mut all = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.ipv6 == ipv6) {
+    for slice in slices.filter(|slice| slice.ipv6 == ipv6) {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.filter_map(|own| own.port) {
             let may_be = |endpoint: &&Endpoint| {

@@ -13,30 +13,32 @@ mod tests;
 pub mod view;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use weir_common::policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR};
 
 use self::{
-    endpoints::{Failing, Slices, Usable, local_ready, probed},
+    endpoints::{Failing, SlicesOf, Usable, local_ready, probed},
     frontends::Kind,
     maglev::Rings,
     port::PortInFamily,
 };
 use super::{Interner, ServicePortKey, Unhealthy};
 use crate::{
-    cluster::{Cluster, Endpoint, EndpointSlice, Node, Probe, Protocol, Service, ServiceKind},
-    datapath::{self, Frontend, HealthCheck, IdentityId, Target},
+    cluster::{Cluster, Config, Endpoint, EndpointSlice, Name, Node, Probe, Protocol, Service, ServiceKind},
+    datapath::{self, Frontend, HealthCheck, IdentityId, ServiceId, Target},
+    shared_map::SharedMap,
 };
 
 /// The services of a cluster as one node is to handle them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
     /// For [`Datapath::frontends`](datapath::Datapath::frontends).
-    pub frontends: BTreeMap<Frontend, datapath::Service>,
+    pub frontends: SharedMap<Frontend, datapath::Service>,
     /// For [`Datapath::health_checks`](datapath::Datapath::health_checks).
     pub health_checks: BTreeMap<u16, HealthCheck>,
     /// For [`Datapath::probes`](datapath::Datapath::probes).
@@ -44,7 +46,7 @@ pub struct Services {
     /// For [`Datapath::identities`](datapath::Datapath::identities): ClusterIPs, where a port that no
     /// frontend has is rejected, and service CIDRs, whose other addresses are dropped. Addresses for the
     /// outside are not among them: what their services do not answer on goes its own way.
-    pub identities: BTreeMap<IpNet, IdentityId>,
+    pub identities: SharedMap<IpNet, IdentityId>,
 }
 
 /// Compiles the services of `cluster` for `node`, with `numbers` for their ports.
@@ -54,49 +56,179 @@ pub fn compile(
     unhealthy: &Unhealthy,
     numbers: &mut Interner<ServicePortKey>,
 ) -> Services {
-    let place = Place::new(cluster, node);
-    let mut probes = BTreeMap::new();
-    let slices = Slices::new(cluster);
-    let mut rings = Rings::default();
-    let mut frontends = BTreeMap::new();
-    let mut node_ports = BTreeMap::new();
-    let mut health_checks = BTreeMap::new();
-    for service in cluster.services.values().filter(|service| is_served(service)) {
-        let slices = slices.of(&service.name);
+    let mut compiled = Compiled::default();
+    compiled.update(cluster, node, unhealthy, numbers);
+    compiled.services
+}
+
+/// The services of a cluster, and what it takes to compile only those that change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Compiled {
+    pub(super) services: Services,
+    /// What it was compiled from.
+    config: Config,
+    node: Option<Arc<Node>>,
+    nodes: SharedMap<String, Arc<Node>>,
+    unhealthy: Unhealthy,
+    doors: Arc<Doors>,
+    sources: SharedMap<Name, Arc<Service>>,
+    slices: SharedMap<Name, Arc<EndpointSlice>>,
+    slices_of: SlicesOf,
+    /// What each service came to.
+    outcomes: SharedMap<Name, Arc<Outcome>>,
+    /// Frontends at ports of the node, some of which may be another service's external address.
+    node_ports: SharedMap<Frontend, datapath::Service>,
+    others: SharedMap<Frontend, datapath::Service>,
+}
+
+/// What one service comes to on a node.
+#[derive(Debug, Default)]
+struct Outcome {
+    frontends: Vec<(Kind, Frontend, datapath::Service)>,
+    health_check: Option<(u16, HealthCheck)>,
+    probes: BTreeMap<Target, Probe>,
+    cluster_ips: Vec<IpAddr>,
+}
+
+impl Compiled {
+    /// Compiles what is not the same as the last time.
+    pub(super) fn update(
+        &mut self,
+        cluster: &Cluster,
+        node: &str,
+        unhealthy: &Unhealthy,
+        numbers: &mut Interner<ServicePortKey>,
+    ) {
+        if self.config != cluster.config || self.node.as_ref() != cluster.nodes.get(node) {
+            // These have a say in all services.
+            *self = Self { config: cluster.config.clone(), ..Self::default() };
+            self.node = cluster.nodes.get(node).cloned();
+            let cidrs = cluster.config.service_cidrs.iter();
+            self.services.identities = cidrs.map(|cidr| (cidr.trunc(), IDENTITY_SERVICE_CIDR)).collect();
+        }
+        let mut changed: BTreeSet<Name> =
+            self.sources.differences(&cluster.services).into_iter().map(|found| found.key.clone()).collect();
+        changed.extend(self.slices_of.update(&self.slices, &cluster.slices));
+        if !self.sources.is_same(&cluster.services) || !self.nodes.is_same(&cluster.nodes) {
+            let before = std::mem::replace(&mut self.doors, Arc::new(Doors::new(cluster)));
+            changed.extend(self.slices_of.with_endpoints_between(&before, &self.doors));
+        }
+        let doors = Arc::clone(&self.doors);
+        let place = Place::new(cluster, node, &doors);
+        changed.extend(self.unhealthy.symmetric_difference(unhealthy).map(|target| target.service.clone()));
+        self.unhealthy.clone_from(unhealthy);
+        self.nodes = cluster.nodes.clone();
+        self.sources = cluster.services.clone();
+        self.slices = cluster.slices.clone();
+
+        let mut rings = Rings::default();
+        let mut frontends = BTreeSet::new();
+        // What one service gives up, another may take.
+        for name in &changed {
+            if let Some(before) = self.outcomes.remove(name) {
+                frontends.extend(before.frontends.iter().map(|(_, frontend, _)| *frontend));
+                self.withdraw(&before);
+            }
+        }
+        for name in changed {
+            let Some(service) = cluster.services.get(&name).filter(|service| is_served(service)) else {
+                continue;
+            };
+            let slices = self.slices_of.of(&name);
+            let failing = Failing { service: &service.name, unhealthy };
+            let outcome =
+                Outcome::new(service, slices, &cluster.config, &place, &failing, &mut rings, numbers);
+            frontends.extend(outcome.frontends.iter().map(|(_, frontend, _)| *frontend));
+            self.add(&outcome);
+            self.outcomes.insert(name, Arc::new(outcome));
+        }
+        for frontend in frontends {
+            // An address of the node may be given as an external address too, and that goes before its node
+            // ports.
+            match self.others.get(&frontend).or_else(|| self.node_ports.get(&frontend)) {
+                Some(service) => drop(self.services.frontends.insert(frontend, service.clone())),
+                None => drop(self.services.frontends.remove(&frontend)),
+            }
+        }
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        for (kind, frontend, service) in &outcome.frontends {
+            let among = if *kind == Kind::NodePort { &mut self.node_ports } else { &mut self.others };
+            // The first of a service is the strongest; no two services have one.
+            if !among.contains_key(frontend) {
+                among.insert(*frontend, service.clone());
+            }
+        }
+        self.services.health_checks.extend(outcome.health_check.clone());
+        self.services.probes.extend(outcome.probes.clone());
+        let identities = &mut self.services.identities;
+        identities.extend(outcome.cluster_ips.iter().map(|ip| (IpNet::from(*ip), IDENTITY_SERVICE)));
+    }
+
+    fn withdraw(&mut self, outcome: &Outcome) {
+        for (kind, frontend, _) in &outcome.frontends {
+            let among = if *kind == Kind::NodePort { &mut self.node_ports } else { &mut self.others };
+            among.remove(frontend);
+        }
+        if let Some((port, _)) = &outcome.health_check {
+            self.services.health_checks.remove(port);
+        }
+        for target in outcome.probes.keys() {
+            self.services.probes.remove(target);
+        }
+        for address in outcome.cluster_ips.iter().copied().map(IpNet::from) {
+            if self.config.service_cidrs.contains(&address) {
+                self.services.identities.insert(address, IDENTITY_SERVICE_CIDR);
+            } else {
+                self.services.identities.remove(&address);
+            }
+        }
+    }
+
+    /// The numbers of ports that `before` knew and this does not know any more.
+    pub(super) fn gone_since(&self, before: &Self) -> Vec<ServiceId> {
+        let ids = |outcome: Option<&Arc<Outcome>>| -> BTreeSet<ServiceId> {
+            outcome.iter().flat_map(|outcome| &outcome.frontends).map(|(.., service)| service.id).collect()
+        };
+        let changed = before.outcomes.differences_by(&self.outcomes, Arc::ptr_eq).into_iter();
+        changed.flat_map(|found| &ids(found.before) - &ids(found.after)).collect()
+    }
+}
+
+impl Outcome {
+    fn new(
+        service: &Service,
+        slices: &[Arc<EndpointSlice>],
+        config: &Config,
+        place: &Place<'_>,
+        failing: &Failing<'_>,
+        rings: &mut Rings,
+        numbers: &mut Interner<ServicePortKey>,
+    ) -> Self {
+        let (mut frontends, mut probes) = (Vec::new(), BTreeMap::new());
         let families = service.cluster_ips.iter();
         for (&cluster_ip, port) in families.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
             let protocol = port.protocol;
             let ipv6 = cluster_ip.is_ipv6();
-            probes.extend(probed(service, slices, port, ipv6, &place));
+            probes.extend(probed(service, slices, port, ipv6, place));
             let key = ServicePortKey { service: service.name.clone(), port: port.port, protocol };
             let mut in_family = PortInFamily {
-                config: &cluster.config,
+                config,
                 service,
                 id: numbers.number(key),
-                place: &place,
-                usable: Usable::new(
-                    slices,
-                    port,
-                    ipv6,
-                    &place,
-                    &Failing { service: &service.name, unhealthy },
-                ),
-                rings: &mut rings,
+                place,
+                usable: Usable::new(slices, port, ipv6, place, failing),
+                rings: &mut *rings,
             };
-            for (kind, address, port) in frontends::of(service, port, cluster_ip, &place) {
+            for (kind, address, port) in frontends::of(service, port, cluster_ip, place) {
                 let frontend = Frontend { address, port, protocol: protocol.number() };
-                let frontends = if kind == Kind::NodePort { &mut node_ports } else { &mut frontends };
-                frontends.entry(frontend).or_insert_with(|| in_family.at(kind, address));
+                frontends.push((kind, frontend, in_family.at(kind, address)));
             }
         }
-        let failing = Failing { service: &service.name, unhealthy };
-        health_checks.extend(health_check(service, slices, &place, &failing));
+        let health_check = health_check(service, slices, place, failing);
+        Self { frontends, health_check, probes, cluster_ips: service.cluster_ips.clone() }
     }
-    // An address of the node may be given as an external address too, and that goes before its node ports.
-    for (frontend, service) in node_ports {
-        frontends.entry(frontend).or_insert(service);
-    }
-    Services { frontends, health_checks, probes, identities: identities(cluster) }
 }
 
 /// The blocks that pod addresses come from: the configured ones, else the nodes', and the addresses of
@@ -119,20 +251,11 @@ fn is_served(service: &Service) -> bool {
     !service.foreign && service.kind != ServiceKind::ExternalName
 }
 
-/// What policy and services tell apart by destination where no frontend matches.
-fn identities(cluster: &Cluster) -> BTreeMap<IpNet, IdentityId> {
-    let cidrs = cluster.config.service_cidrs.iter().map(|cidr| (cidr.trunc(), IDENTITY_SERVICE_CIDR));
-    let served = cluster.services.values().filter(|service| is_served(service));
-    let addresses =
-        served.flat_map(|service| service.cluster_ips.iter().map(|ip| (IpNet::from(*ip), IDENTITY_SERVICE)));
-    cidrs.chain(addresses).collect()
-}
-
 /// The health check of a load balancer's service, which only `externalTrafficPolicy: Local` has. Endpoints
 /// are counted in the service's first family, so that one of two families is one.
 fn health_check(
     service: &Service,
-    slices: &[&EndpointSlice],
+    slices: &[Arc<EndpointSlice>],
     place: &Place<'_>,
     failing: &Failing<'_>,
 ) -> Option<(u16, HealthCheck)> {
@@ -152,11 +275,11 @@ struct Place<'a> {
     primary_addresses: Vec<IpAddr>,
     /// Its addresses that answer on node ports.
     node_port_addresses: Vec<IpAddr>,
-    doors: Doors,
+    doors: &'a Doors,
 }
 
 /// Where services are asked, on any node.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Doors {
     /// Where ClusterIPs come from, given out or not.
     cidrs: Vec<IpNet>,
@@ -168,7 +291,7 @@ struct Doors {
 }
 
 impl<'a> Place<'a> {
-    fn new(cluster: &'a Cluster, name: &'a str) -> Self {
+    fn new(cluster: &'a Cluster, name: &'a str, doors: &'a Doors) -> Self {
         let node = cluster.nodes.get(name);
         let addresses = node.map_or(&[][..], |node| &node.addresses);
         let primary = |ipv6| addresses.iter().copied().find(|address| address.is_ipv6() == ipv6);
@@ -183,13 +306,13 @@ impl<'a> Place<'a> {
         };
         Self {
             node: name,
-            zone: node.and_then(Node::zone),
+            zone: node.and_then(|node| node.zone()),
             node_port_addresses: node_port_addresses
                 .into_iter()
                 .filter(|address| !address.is_loopback())
                 .collect(),
             primary_addresses,
-            doors: Doors::new(cluster),
+            doors,
         }
     }
 

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Place,
-    endpoints::{Slices, gather, is_draining},
+    Doors, Place,
+    endpoints::{gather, is_draining},
 };
 use crate::{
-    cluster::{Cluster, Endpoint, Service, ServicePort},
+    cluster::{Cluster, Endpoint, EndpointSlice, Service, ServicePort},
     datapath::Backend,
 };
 
@@ -28,13 +28,16 @@ pub struct Seen<'a> {
 
 /// Every endpoint of `service` in the families of its ClusterIPs, port by port.
 pub fn endpoints<'a>(cluster: &'a Cluster, node: &'a str, service: &'a Service) -> Vec<Seen<'a>> {
-    let place = Place::new(cluster, node);
-    let slices = Slices::new(cluster);
-    let slices = slices.of(&service.name);
+    let doors = Doors::new(cluster);
+    let place = Place::new(cluster, node, &doors);
+    let is_its = |slice: &&EndpointSlice| {
+        slice.name.namespace == service.name.namespace && slice.service.as_ref() == Some(&service.name.name)
+    };
+    let slices: Vec<_> = cluster.slices.values().map(|slice| &**slice).filter(is_its).collect();
     let mut seen = Vec::new();
     for port in &service.ports {
         for ipv6 in service.cluster_ips.iter().map(IpAddr::is_ipv6) {
-            let all: BTreeMap<Backend, &Endpoint> = gather(slices, port, ipv6, &place);
+            let all: BTreeMap<Backend, &Endpoint> = gather(slices.iter().copied(), port, ipv6, &place);
             let others_ready = all.values().any(|endpoint| endpoint.ready);
             seen.extend(all.into_iter().map(|(backend, endpoint)| Seen {
                 port,

@@ -82,6 +82,10 @@ impl Enforcer for Fake {
         Ok(())
     }
 
+    fn finish(&mut self) -> Result<(), EnforceError> {
+        Ok(())
+    }
+
     fn attach_pod(&mut self, interface: &str) -> Result<(), EnforceError> {
         let mut world = self.0.borrow_mut();
         if world.refuse_attach {

@@ -87,7 +87,7 @@ impl Host {
         let settings = Settings { node: "a".into(), manifests: vec![self.file()], uplink: None };
         let directory = Directory::open(&self.root.path().join("state"))?;
         let (names, _) = tokio::sync::watch::channel(Arc::default());
-        Engine::start(settings, directory, self.fake.clone(), self.fake.clone(), names)
+        Engine::start(settings, directory, self.fake.clone(), self.fake.clone(), names, None)
     }
 
     fn world(&self) -> std::cell::RefMut<'_, World> {

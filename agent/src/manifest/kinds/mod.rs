@@ -15,7 +15,7 @@ mod selector;
 mod service;
 mod slice;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use self::meta::Meta;
 use super::{fields::Fields, node::Node};
@@ -46,13 +46,13 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Config(cluster::Config),
-    Node(cluster::Node),
-    Namespace(cluster::Namespace),
-    Pod(cluster::Pod),
-    Service(cluster::Service),
-    EndpointSlice(cluster::EndpointSlice),
-    NetworkPolicy(cluster::NetworkPolicy),
-    ClusterNetworkPolicy(cluster::ClusterNetworkPolicy),
+    Node(Arc<cluster::Node>),
+    Namespace(Arc<cluster::Namespace>),
+    Pod(Arc<cluster::Pod>),
+    Service(Arc<cluster::Service>),
+    EndpointSlice(Arc<cluster::EndpointSlice>),
+    NetworkPolicy(Arc<cluster::NetworkPolicy>),
+    ClusterNetworkPolicy(Arc<cluster::ClusterNetworkPolicy>),
 }
 
 impl Kind {
@@ -128,13 +128,15 @@ impl Kind {
         let name = meta.name.clone();
         let value = match self {
             Self::WeirConfiguration => Value::Config(config::read(&fields, meta)),
-            Self::Node => Value::Node(node::read(&fields, meta)),
-            Self::Namespace => Value::Namespace(namespace::read(&fields, meta)),
-            Self::Pod => Value::Pod(pod::read(&fields, meta)),
-            Self::Service => Value::Service(service::read(&fields, meta)),
-            Self::EndpointSlice => Value::EndpointSlice(slice::read(&fields, meta)),
-            Self::NetworkPolicy => Value::NetworkPolicy(policy::read(&fields, meta)),
-            Self::ClusterNetworkPolicy => Value::ClusterNetworkPolicy(cluster_policy::read(&fields, meta)),
+            Self::Node => Value::Node(node::read(&fields, meta).into()),
+            Self::Namespace => Value::Namespace(namespace::read(&fields, meta).into()),
+            Self::Pod => Value::Pod(pod::read(&fields, meta).into()),
+            Self::Service => Value::Service(service::read(&fields, meta).into()),
+            Self::EndpointSlice => Value::EndpointSlice(slice::read(&fields, meta).into()),
+            Self::NetworkPolicy => Value::NetworkPolicy(policy::read(&fields, meta).into()),
+            Self::ClusterNetworkPolicy => {
+                Value::ClusterNetworkPolicy(cluster_policy::read(&fields, meta).into())
+            }
         };
         (name, value)
     }

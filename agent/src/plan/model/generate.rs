@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use weir_common::policy::{IDENTITY_FIRST, PROTOCOLS};
+use weir_common::policy::{IDENTITY_FIRST, MAX_RULES, PROTOCOLS};
 
 use super::verdict::Sample;
 use crate::{
@@ -81,7 +81,8 @@ pub(super) fn datapath(random: &mut Random) -> (Datapath, BTreeMap<IpAddr, Inter
         }
     }
     for id in 1..=4 {
-        datapath.rule_sets.insert(id, rule_set(random));
+        let next = Some(id + 1).filter(|next| *next <= 4 && random.chance(40));
+        datapath.rule_sets.insert(id, RuleSet { next, ..rule_set(random) });
     }
     for rule in [26, 27, 28] {
         if random.chance(50) {
@@ -120,7 +121,8 @@ fn rule_set(random: &mut Random) -> RuleSet {
     let count = [0, 1, 2, 3, 3, 70][base.below(6) as usize];
     let rules = (0..count).map(|number| Rule {
         action: [Action::Accept, Action::Deny, Action::Pass][base.below(3) as usize],
-        next: (number + 1 + base.below(3)).min(count),
+        // Some lead into the rule set that goes on.
+        next: if base.chance(20) { MAX_RULES + 1 } else { (number + 1 + base.below(3)).min(count) },
         id: 16 + base.below(3) + number % 3 * 10,
     });
     let rules: Vec<_> = rules.collect();
@@ -136,7 +138,7 @@ fn rule_set(random: &mut Random) -> RuleSet {
         let starts: Vec<_> = starts.collect();
         starts.into_iter().map(|start| (start, bits(&mut base, count))).collect()
     });
-    RuleSet { rules, peers, default_peers, ports }
+    RuleSet { rules, peers, default_peers, ports, next: None }
 }
 
 fn bits(random: &mut Random, rules: u32) -> Bits {

@@ -88,7 +88,7 @@ fn elements(write: &Write) -> Vec<Write> {
         Write::Rules(all) => all.iter().map(|element| Write::Rules(vec![*element])).collect(),
         Write::RuleSets(all) => all.iter().map(|element| Write::RuleSets(vec![*element])).collect(),
         Write::Rings(family, all) => {
-            all.iter().map(|element| Write::Rings(*family, vec![*element])).collect()
+            all.iter().map(|element| Write::Rings(*family, vec![element.clone()])).collect()
         }
         Write::Peers(change) => each(change, Write::Peers),
         Write::Identities(change) => each(change, Write::Identities),

@@ -10,12 +10,12 @@ use weir_common::{
 };
 
 use super::{
-    Behaviour, Fault, Model,
+    Behaviour, Fault, Model, elements,
     generate::{Random, datapath, samples},
     verdict::{Sample, answer, by_datapath, by_maps},
 };
 use crate::{
-    datapath::{Datapath, Frontend},
+    datapath::{Datapath, Frontend, Service},
     plan::{CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy},
 };
 
@@ -36,7 +36,10 @@ impl Goal {
         let is_rich = |goal: &Self| {
             let image = committed(goal).1;
             let v6 = image.endpoints.keys().filter(|address| address.is_ipv6()).count();
+            let services = |ipv6| image.frontends.keys().any(|key| key.address.is_ipv6() == ipv6);
             v6 > 0
+                && services(false)
+                && services(true)
                 && image.endpoints.len() > v6 + 1
                 && image.peers.len() > 2
                 && image.live_rule_sets().len() > 2
@@ -136,7 +139,7 @@ proptest! {
     #[test]
     fn a_restarted_agent_goes_on_from_what_the_maps_hold(first: u64, second: u64) {
         let (_, image) = committed(&Goal::random(first));
-        let mut layout = Layout { image: image.clone(), settled: false };
+        let mut layout = Layout::found(image.clone());
         settle(&mut layout, image, &Goal::random(second));
     }
 }
@@ -177,7 +180,7 @@ proptest! {
             prop_assert!(matches!(error, CommitError::Mixed { .. }), "{}", error);
             let found = behaviour(&model.image, &samples);
             assert_between(&found, &old, &new, &samples, &Write::Vectors(Vec::new()));
-            let mut layout = Layout { image: model.image.clone(), settled: false };
+            let mut layout = Layout::found(model.image.clone());
             settle(&mut layout, model.image, &goals[2]);
         }
     }
@@ -194,7 +197,7 @@ proptest! {
             let report = commit(&mut layout.clone(), &plan, &mut model).unwrap();
             prop_assert!(report.left_over.is_some());
             prop_assert_eq!(behaviour(&model.image, &samples), goals[1].behaviour(&samples));
-            let mut layout = Layout { image: model.image.clone(), settled: false };
+            let mut layout = Layout::found(model.image.clone());
             settle(&mut layout, model.image, &goals[2]);
         }
     }
@@ -211,8 +214,9 @@ fn fault_points(plan: &Plan) -> Vec<usize> {
             write,
             Write::Vectors(_) | Write::Ports(_) | Write::Rules(_) | Write::RuleSets(_) | Write::Rings(..)
         );
-        points.extend(next..next + if array { 1 } else { write.len() });
-        next += write.len();
+        let count = elements(write).len();
+        points.extend(next..next + if array { 1 } else { count });
+        next += count;
     }
     points
 }
@@ -220,7 +224,7 @@ fn fault_points(plan: &Plan) -> Vec<usize> {
 /// Number of elements that a plan must write.
 fn needed(plan: &Plan) -> usize {
     let len = |step: &Step| match step {
-        Step::Write(write) => write.len(),
+        Step::Write(write) => elements(write).len(),
         Step::WaitForReaders => 0,
     };
     plan.steps.iter().map(len).sum()
@@ -255,7 +259,7 @@ fn a_pod_that_goes_is_removed_before_another_one_is_switched() {
     let (layout, _) = committed(&goal);
     let gone = *layout.image.endpoints.keys().next().unwrap();
     goal.datapath.endpoints.remove(&gone);
-    goal.datapath.identities.insert("10.0.2.9/32".parse().unwrap(), 99);
+    goal.datapath.identities.insert("10.0.2.9/32".parse().unwrap(), 99_u32);
     let plan = goal.plan(&layout);
     let endpoints = plan.steps.iter().find_map(|step| match step {
         Step::Write(Write::Endpoints(change)) => Some(change.clone()),
@@ -290,13 +294,14 @@ fn what_does_not_fit_is_refused_whole_with_the_numbers() {
 fn a_service_with_source_ranges_has_them_at_every_instant() {
     let mut goal = Goal::rich();
     let restrict = |goal: &mut Goal, range: Option<&str>| {
-        for service in goal.datapath.frontends.values_mut() {
-            service.source_ranges = range.iter().map(|range| range.parse().unwrap()).collect();
-            service.flags = if range.is_some() { flags::SOURCE_RANGES } else { 0 };
-        }
+        let restricted = goal.datapath.frontends.iter().map(|(frontend, service)| {
+            let source_ranges = range.iter().map(|range| range.parse().unwrap()).collect();
+            let flags = if range.is_some() { flags::SOURCE_RANGES } else { 0 };
+            (*frontend, Service { source_ranges, flags, ..service.clone() })
+        });
+        goal.datapath.frontends = restricted.collect();
     };
-    let image = committed(&goal).1;
-    let mut layout = Layout { image, settled: true };
+    let mut layout = committed(&goal).0;
     for range in [Some("192.0.2.0/24"), Some("198.51.100.0/24"), None] {
         restrict(&mut goal, range);
         let plan = goal.plan(&layout);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weir_common::{
-    policy::{IDENTITY_WORLD, NO_POLICY, PeerKey, action},
+    policy::{IDENTITY_WORLD, MAX_RULES, NO_POLICY, PeerKey, action},
     service::Ring,
 };
 
@@ -49,10 +49,23 @@ pub(super) fn by_maps(image: &Image, sample: &Sample) -> Verdict {
     if number == NO_POLICY {
         return Verdict::NoPolicy;
     }
-    judge(image, sample, number, endpoint.slot).unwrap_or(Verdict::Broken)
+    let mut at = (number, 0);
+    loop {
+        match judge(image, sample, at, endpoint.slot) {
+            None => return Verdict::Broken,
+            Some(Ok(verdict)) => return verdict,
+            Some(Err(next)) => at = next,
+        }
+    }
 }
 
-fn judge(image: &Image, sample: &Sample, number: u32, slot: u32) -> Option<Verdict> {
+/// The verdict of a rule set, or where the search goes on.
+fn judge(
+    image: &Image,
+    sample: &Sample,
+    (number, first): (u32, u32),
+    slot: u32,
+) -> Option<Result<Verdict, (u32, u32)>> {
     let set = image.rule_sets.get(number as usize).filter(|set| set.words != 0)?;
     let prefixes = image.identities.iter().filter(|(net, _)| net.contains(&sample.peer));
     let longest = prefixes.max_by_key(|(net, _)| net.prefix_len());
@@ -61,7 +74,7 @@ fn judge(image: &Image, sample: &Sample, number: u32, slot: u32) -> Option<Verdi
     let table = set.ports[sample.protocol];
     let intervals = image.ports.get(table.offset as usize..(table.offset + table.len) as usize)?;
     let interval = intervals.iter().rev().find(|interval| interval.start <= u32::from(sample.port))?;
-    let mut next = 0;
+    let mut next = first;
     for bit in 0..set.words * 64 {
         let word = |vector: u32| image.vectors.get((vector + bit / 64) as usize);
         let both = word(*peers)? & word(interval.vector)?;
@@ -70,11 +83,14 @@ fn judge(image: &Image, sample: &Sample, number: u32, slot: u32) -> Option<Verdi
         }
         let rule = image.rules.get((set.rules + bit) as usize)?;
         if rule.action != action::PASS {
-            return Some(Verdict::Rule(rule.action, rule.id));
+            return Some(Ok(Verdict::Rule(rule.action, rule.id)));
         }
         next = rule.next;
     }
-    Some(Verdict::Undecided)
+    Some(match set.next {
+        NO_POLICY => Ok(Verdict::Undecided),
+        on => Err((on, next.saturating_sub(MAX_RULES))),
+    })
 }
 
 /// Judges a packet by what the datapath says.
@@ -90,27 +106,31 @@ pub(super) fn by_datapath(
     let Some(id) = (if sample.ingress { endpoint.ingress } else { endpoint.egress }) else {
         return Verdict::NoPolicy;
     };
-    let set = &datapath.rule_sets[&id];
     let host = IpNet::from(sample.peer);
     let covering = datapath.identities.iter().filter(|(net, _)| net.contains(&host));
     let identity = covering.max_by_key(|(net, _)| net.prefix_len()).map_or(IDENTITY_WORLD, |(_, id)| *id);
-    let peers = set.peers.get(&identity).unwrap_or(&set.default_peers);
-    let (_, ports) = set.ports[sample.protocol].range(..=sample.port).next_back().unwrap();
     let has =
         |bits: &Bits, rule: usize| bits.0.get(rule / 64).is_some_and(|word| word >> (rule % 64) & 1 == 1);
     let mut next = 0;
-    for (number, rule) in set.rules.iter().enumerate() {
-        if number < next || !has(peers, number) || !has(ports, number) {
-            continue;
-        }
-        match rule.action {
-            Action::Accept => return Verdict::Rule(action::ALLOW, rule.id),
-            Action::Deny if matches!(datapath.rules.get(&rule.id), Some(RuleOrigin::Isolation { .. })) => {
-                return Verdict::Rule(action::ISOLATED, rule.id);
+    for set in datapath.links(id).unwrap() {
+        let peers = set.peers.get(&identity).unwrap_or(&set.default_peers);
+        let (_, ports) = set.ports[sample.protocol].range(..=sample.port).next_back().unwrap();
+        for (number, rule) in set.rules.iter().enumerate() {
+            if number < next || !has(peers, number) || !has(ports, number) {
+                continue;
             }
-            Action::Deny => return Verdict::Rule(action::DENY, rule.id),
-            Action::Pass => next = rule.next as usize,
+            match rule.action {
+                Action::Accept => return Verdict::Rule(action::ALLOW, rule.id),
+                Action::Deny
+                    if matches!(datapath.rules.get(&rule.id), Some(RuleOrigin::Isolation { .. })) =>
+                {
+                    return Verdict::Rule(action::ISOLATED, rule.id);
+                }
+                Action::Deny => return Verdict::Rule(action::DENY, rule.id),
+                Action::Pass => next = rule.next as usize,
+            }
         }
+        next = next.saturating_sub(MAX_RULES as usize);
     }
     Verdict::Undecided
 }
@@ -118,7 +138,9 @@ pub(super) fn by_datapath(
 /// What a frontend answers with, by the maps.
 pub(super) fn answer(image: &Image, frontend: &Frontend) -> Option<Answer> {
     let service = image.frontends.get(frontend)?;
-    let rings = image.rings.get(Family::of(frontend.address));
-    let ring = |ring: Ring| rings[ring.offset as usize..(ring.offset + ring.len) as usize].to_vec();
+    let ring = |ring: Ring| match ring.len {
+        0 => Vec::new(),
+        _ => image.ring(Family::of(frontend.address), ring).expect("a whole ring").iter().collect(),
+    };
     Some((service.id, service.flags, ring(service.internal), ring(service.external)))
 }

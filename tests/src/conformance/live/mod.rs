@@ -15,6 +15,7 @@ use std::{
     iter,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -257,7 +258,7 @@ fn nodes(objects: &Objects) -> Objects {
 }
 
 /// A manifest of these objects.
-fn text<'a>(objects: impl Iterator<Item = &'a Object>) -> String {
+fn text<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> String {
     objects.map(|object| format!("---\n{}\n", object.text().to_json())).collect()
 }
 

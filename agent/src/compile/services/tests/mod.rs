@@ -1,6 +1,7 @@
 //! Tests of compiled services by what the datapath's own model answers for packets.
 
 mod addresses;
+mod changes;
 mod flows;
 mod health;
 mod kube_proxy;

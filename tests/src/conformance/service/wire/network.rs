@@ -63,7 +63,7 @@ pub(super) struct End {
 impl Network {
     /// Builds the nodes of a cluster, without pods.
     pub(super) fn build(cluster: &Cluster) -> Result<Self> {
-        let node = |(number, node): (usize, &weir::cluster::Node)| Node {
+        let node = |(number, node): (usize, &std::sync::Arc<weir::cluster::Node>)| Node {
             name: node.name.clone(),
             netns: format!("weir-node-{}", node.name),
             addresses: Vec::new(),

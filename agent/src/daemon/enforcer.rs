@@ -13,9 +13,10 @@ use weir_common::{
 
 use crate::{
     connections::Connection,
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     plan::Interface,
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// A MAC address.
@@ -122,6 +123,9 @@ pub(super) trait Enforcer {
 
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
+
+    /// Says which rules the counters are of that an earlier agent left.
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>);
 
     /// What each rule in force has decided.
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError>;

@@ -15,10 +15,11 @@ use super::{
 };
 use crate::{
     connections::{Connection, connections},
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// The programs, as `cargo xtask build` made them.
@@ -210,6 +211,12 @@ impl Enforcer for KernelEnforcer {
         let mut drops = kernel.drops()?;
         drops.retain(|(_, _, counter)| counter.packets > 0);
         Ok(Counters { forwarded: kernel.forwarded()?, drops })
+    }
+
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.adopt_rules(rules);
+        }
     }
 
     fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError> {

@@ -255,6 +255,11 @@ impl Kernel {
         self.counters.forwarded()
     }
 
+    /// Says which rules the counters are of that an earlier agent left: of those that stay, they go on.
+    pub fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        self.rules.clone_from(rules);
+    }
+
     /// What each rule of the active revision has decided.
     ///
     /// # Errors

@@ -16,9 +16,10 @@ use crate::{
         enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
     },
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     plan::Interface,
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// What the fake kernel holds; tests look into it, and tell it what to refuse.
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub(super) room: Option<usize>,
     /// What the flow tables hold.
     pub(super) connections: Vec<Connection>,
+    /// The rules whose counters were taken over.
+    pub(super) adopted: SharedMap<RuleId, RuleOrigin>,
     /// What happened to interfaces, in order.
     pub(super) log: Vec<String>,
 }
@@ -145,6 +148,10 @@ impl Enforcer for Fake {
 
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
+    }
+
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        self.0.borrow_mut().adopted = rules.clone();
     }
 
     /// As many connections as the number of the rule, of ten packets each.

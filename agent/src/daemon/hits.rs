@@ -1,6 +1,6 @@
 //! What each rule has decided on this node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use weir_common::policy::RuleHits;
 
@@ -8,7 +8,7 @@ use super::engine::Active;
 use crate::{
     cluster::Name,
     datapath::{RuleId, RuleOrigin},
-    protocol::{Column, Listing, Row},
+    protocol::{Column, Listing, PolicyName, Row},
     shared_map::SharedMap,
     source::Source,
 };
@@ -22,9 +22,21 @@ pub(super) struct Hits<'a> {
 
 /// What of a policy decides: one of its rules, or that it isolates and no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
+    /// The rule at this place of its list.
     Rule { ingress: bool, index: usize },
+    /// The isolation.
     Isolation { ingress: bool },
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ingress| if ingress { "ingress" } else { "egress" };
+        match *self {
+            Self::Rule { ingress, index } => write!(f, "{}[{index}]", list(ingress)),
+            Self::Isolation { ingress } => write!(f, "{}, no rule matches", list(ingress)),
+        }
+    }
 }
 
 impl<'a> Hits<'a> {
@@ -42,6 +54,17 @@ impl<'a> Hits<'a> {
     /// What the rules of a ClusterNetworkPolicy have decided.
     pub(super) fn of_cluster_policy(&self, policy: &str) -> Option<RuleHits> {
         self.sum(|origin| part_of_cluster_policy(origin, policy).is_some())
+    }
+
+    /// What a part of a policy has decided.
+    pub(super) fn of_part(&self, policy: &PolicyName, part: Part) -> Option<RuleHits> {
+        self.sum(|origin| {
+            let found = match policy {
+                PolicyName::Namespaced(name) => part_of(origin, name),
+                PolicyName::Cluster(name) => part_of_cluster_policy(origin, name),
+            };
+            found == Some(part)
+        })
     }
 
     fn sum(&self, wanted: impl Fn(&RuleOrigin) -> bool) -> Option<RuleHits> {
@@ -127,16 +150,15 @@ fn row(
     hits: Option<RuleHits>,
     source: &Source,
 ) -> Row {
-    let list = |ingress| if ingress { "ingress" } else { "egress" };
-    let rule = match part {
-        Part::Rule { ingress, index } => format!("{}[{index}]", list(ingress)),
-        Part::Isolation { ingress } => format!("{}, no rule matches", list(ingress)),
-    };
     Row {
         namespace: namespace.cloned(),
         name: policy.to_owned(),
         object: String::new(),
-        cells: [rule, action].into_iter().chain(cells(hits)).chain([source.to_string()]).collect(),
+        cells: [part.to_string(), action]
+            .into_iter()
+            .chain(cells(hits))
+            .chain([source.to_string()])
+            .collect(),
         // A rule is no object of its own.
         manifest: serde_json::Value::Null,
     }

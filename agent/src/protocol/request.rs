@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionFilter, Filter};
+use super::{ConnectionFilter, Filter, PolicyName};
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -42,6 +42,8 @@ pub enum Request {
     Connections(ConnectionFilter),
     /// A service as the node handles it.
     DescribeService(Name),
+    /// Describe a policy.
+    DescribePolicy(PolicyName),
     /// What a change would do to the balance of services.
     Simulate {
         /// The change.

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::{
+    cluster::Name,
     daemon::enforcer::EnforceError,
     datapath::RuleOrigin,
-    protocol::{FailureKind, Kind as Listed, Listing},
+    protocol::{FailureKind, Kind as Listed, Listing, PolicyName},
 };
 
 const NAME: &str = "networkpolicy.networking.k8s.io/demo/deny";
@@ -332,6 +333,8 @@ fn policies_are_listed_with_what_they_decided_and_rules_one_by_one() {
 
     let policies = listing(&mut engine, Listed::Policies);
     let listed = listing(&mut engine, Listed::Rules);
+    let name = PolicyName::Namespaced(Name { namespace: "demo".into(), name: "db".into() });
+    let described = engine.answer(Request::DescribePolicy(name));
 
     let column = policies.columns.iter().position(|column| column.header == "CONNECTIONS").unwrap();
     assert!(policies.columns[column].sum && !policies.columns[column].wide);
@@ -354,4 +357,9 @@ fn policies_are_listed_with_what_they_decided_and_rules_one_by_one() {
         ]
     );
     assert!(listed.rows.iter().all(|row| row.cells[4].contains(".yaml:")), "{listed:?}");
+    let Response::Policy(report) = described else { panic!("{described:?}") };
+    let counts = report.rules.iter().map(|rule| rule.counts.unwrap());
+    let counts: Vec<_> = counts.map(|counts| format!("{} {}", counts.connections, counts.packets)).collect();
+    assert_eq!(counts, [Some(0), Some(1), None].map(number));
+    assert_eq!(report.nodes, [engine.settings.node.as_str()]);
 }

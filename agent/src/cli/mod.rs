@@ -13,6 +13,8 @@ mod connections;
 mod describe;
 mod describe_policy;
 mod diff;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod get;
 mod input;

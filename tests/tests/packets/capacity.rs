@@ -5,8 +5,10 @@ use weir_tests::packets::Lab;
 
 use super::{CLIENT, CLUSTER, FAMILIES, SYN, dropped, handed_over, on_node};
 
-/// Rules of one pod in one direction, and intervals that ports are cut into.
-const MOST: usize = 4096;
+/// Intervals that the ports of one rule set are cut into.
+const MOST_INTERVALS: usize = 4096;
+/// Rules of one pod in one direction.
+const MOST_RULES: usize = 65_536;
 
 /// A policy that lets the client into the server by each of `rules`.
 fn policy(rules: impl Iterator<Item = String>) -> String {
@@ -28,8 +30,10 @@ fn rules(count: usize) -> String {
     policy((0..count).map(|number| {
         let (high, low) = (number / 250, number % 250);
         format!(
-            "{{from: [{{ipBlock: {{cidr: 198.18.{high}.{low}/32}}}}, {{podSelector: {{}}}}], \
+            "{{from: [{{ipBlock: {{cidr: 198.{}.{}.{low}/32}}}}, {{podSelector: {{}}}}], \
              ports: [{{port: {}}}]}}",
+            18 + high / 250,
+            high % 250,
             9001 + number % 1000
         )
     }))
@@ -46,12 +50,12 @@ fn check_unchanged(lab: &Lab) {
 
 /// Commits more than fits, and then as much as does, whose last rule is for `port`.
 #[track_caller]
-fn check(too_many: &str, how_many: &str, fitting: &str, port: u16) {
+fn check(too_many: &str, (limit, what): (usize, &str), fitting: &str, port: u16) {
     on_node(|lab| {
         let refused = lab.try_commit(&(CLUSTER.to_owned() + too_many)).expect_err("it does not fit");
         let message = refused.to_string();
         assert!(
-            message.contains(how_many) && message.contains("4096") && message.contains("t/many"),
+            message.contains(what) && message.contains(&limit.to_string()) && message.contains("t/many"),
             "{message}"
         );
         check_unchanged(lab);
@@ -67,11 +71,16 @@ fn check(too_many: &str, how_many: &str, fitting: &str, port: u16) {
 
 #[test]
 fn more_port_intervals_than_fit_are_refused_and_what_was_in_force_stays() {
-    let fitting = MOST / 2 - 20;
-    check(&ports(MOST), "intervals", &ports(fitting), 9001 + 2 * (fitting as u16 - 1));
+    let fitting = MOST_INTERVALS / 2 - 20;
+    check(
+        &ports(MOST_INTERVALS),
+        (MOST_INTERVALS, "intervals"),
+        &ports(fitting),
+        9001 + 2 * (fitting as u16 - 1),
+    );
 }
 
 #[test]
 fn more_rules_than_fit_are_refused_and_what_was_in_force_stays() {
-    check(&rules(MOST), "rules", &rules(1000), 9001 + 999);
+    check(&rules(MOST_RULES + 1), (MOST_RULES, "rules"), &rules(1000), 9001 + 999);
 }

@@ -7,6 +7,7 @@ mod capacity;
 mod chains;
 mod counters;
 mod doors;
+mod early;
 mod edge;
 mod exposed;
 mod extensions;
@@ -23,8 +24,10 @@ mod policy;
 mod processors;
 mod reject;
 mod reset;
+mod rings;
 mod semantics;
 mod services;
+mod waiting;
 
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, Passed, in_lab};

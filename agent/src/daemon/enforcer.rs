@@ -121,6 +121,9 @@ pub(super) trait Enforcer {
     /// Programs in place, for people.
     fn programs(&self) -> Vec<Program>;
 
+    /// Why services at the edge are served by TC alone, where they are though XDP is wanted.
+    fn edge_refused(&self) -> Option<String>;
+
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
 

@@ -206,6 +206,10 @@ impl Enforcer for KernelEnforcer {
         kernel.attached().map(program).collect()
     }
 
+    fn edge_refused(&self) -> Option<String> {
+        self.kernel.as_ref()?.edge_refused().map(str::to_owned)
+    }
+
     fn counters(&self) -> Result<Counters, EnforceError> {
         let kernel = self.opened()?;
         let mut drops = kernel.drops()?;

@@ -237,6 +237,8 @@ pub struct Status {
     pub maps: Vec<MapUsage>,
     /// Interfaces that weir's programs hang on.
     pub programs: Vec<Program>,
+    /// Why services at the edge are served by TC alone, where they are though XDP is wanted.
+    pub edge_refused: Option<String>,
     /// What is wrong, in lines; empty when all is well.
     pub problems: Vec<String>,
 }

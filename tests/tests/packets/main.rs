@@ -27,6 +27,7 @@ mod reset;
 mod rings;
 mod semantics;
 mod services;
+mod too_big;
 mod waiting;
 
 use weir_common::reason::Reason;

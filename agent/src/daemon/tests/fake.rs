@@ -146,6 +146,10 @@ impl Enforcer for Fake {
         self.0.borrow().attached.keys().map(program).collect()
     }
 
+    fn edge_refused(&self) -> Option<String> {
+        None
+    }
+
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
     }

@@ -33,6 +33,7 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut work.path.to, work.packet.key.tuple()) };
     work.path.state = state::OPENING;
+    work.known_rules = Rules::NONE;
     let answer = open::<F>(ctx, hook, state, work);
     let Work { packet, path, .. } = work;
     // SAFETY: as before.
@@ -47,6 +48,16 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
 #[inline(always)]
 pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     name_ends(work);
+    let answer = slow::hear(judge_ends::<F>(work));
+    slow::settle();
+    let Work { packet, path, rules, known_rules, .. } = work;
+    let (flags, tcp_flags) = (u32::from(path.flags), u32::from(packet.tcp_flags));
+    slow::hear(policy::count_judged(rules.packed(), known_rules.packed(), answer, flags, tcp_flags))
+}
+
+/// [`judge`], once it is known who speaks with whom.
+#[inline(always)]
+fn judge_ends<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     let Work { packet, path, client, server, rules, .. } = work;
     let protocol = policy_protocol(packet.key.protocol);
     let port = server.port.get();

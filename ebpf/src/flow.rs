@@ -28,6 +28,7 @@ use weir_common::{
         flags, set_of, state, tag_of,
     },
     header::{protocol, tcp_flags},
+    policy::RULE_NONE,
     reason::Reason,
 };
 
@@ -75,6 +76,17 @@ pub struct Rules {
     pub egress: u32,
     /// For the receiving pod.
     pub ingress: u32,
+}
+
+impl Rules {
+    /// No rule had to be asked.
+    pub const NONE: Self = Self { egress: RULE_NONE, ingress: RULE_NONE };
+
+    /// Both as one number, which a function of its own takes.
+    #[inline(always)]
+    pub fn packed(&self) -> u64 {
+        u64::from(self.egress) << 32 | u64::from(self.ingress)
+    }
 }
 
 #[inline(always)]
@@ -149,7 +161,7 @@ fn lifetime<A>(entry_state: u8, key: &FlowKey<A>) -> u32 {
 /// Finds the live entry of the packet in `work`, marks it used, and copies its way there.
 #[inline(always)]
 pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
-    let Work { packet, path, .. } = work;
+    let Work { packet, path, known_rules, .. } = work;
     let hash = packet.key.hash();
     let Some(set) = set::<F>(hash) else { return false };
     prefetch(set, home_of(hash));
@@ -159,6 +171,7 @@ pub fn lookup<F: Family>(work: &mut Work<F::Addr>, now: u32) -> bool {
     }
     let entry = entry(set, tag);
     read_path(entry, path);
+    *known_rules = read_rules(entry);
     let times = read_times(entry);
     let is_live = is_live(entry, &packet.key, path.state, times, now);
     let next = next_state(path, packet.tcp_flags);
@@ -222,6 +235,18 @@ fn read_path<A: Addr>(entry: *mut FlowEntry<A>, path: &mut Path<A>) {
         words::copy(&raw mut path.mac, addr_of!((*entry).mac));
         path.flags = addr_of!((*entry).flags).read_volatile();
         path.state = addr_of!((*entry).state).read_volatile();
+    }
+}
+
+/// The rules that decided when the entry was written.
+#[inline(always)]
+fn read_rules<A>(entry: *mut FlowEntry<A>) -> Rules {
+    // SAFETY: in bounds as in `entry`.
+    unsafe {
+        Rules {
+            egress: addr_of!((*entry).egress_rule).read_volatile(),
+            ingress: addr_of!((*entry).ingress_rule).read_volatile(),
+        }
     }
 }
 

@@ -58,7 +58,9 @@ pub struct Work<A> {
     pub entry: Entry<A>,
     /// The packet that an ICMP error quotes, turned round: the key of what its receiver sends back.
     pub quoted: FlowKey<A>,
-    /// The rules that decided it.
+    /// The rules that decided its flow, as the entry says that was found.
+    pub known_rules: Rules,
+    /// The rules that decide it now, and that an entry is written with.
     pub rules: Rules,
     /// Where the packet came out of a tunnel: the backend that it was sent to.
     pub tunnelled_to: A,

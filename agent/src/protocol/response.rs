@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connections, Event, FlowDifference, ServiceReport, Simulation};
+use super::{Connections, Event, FlowDifference, PolicyReport, ServiceReport, Simulation};
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -21,6 +21,8 @@ pub enum Response {
     Connections(Connections),
     /// To [`Request::DescribeService`](super::Request::DescribeService).
     Service(Box<ServiceReport>),
+    /// To [`Request::DescribePolicy`](super::Request::DescribePolicy).
+    Policy(Box<PolicyReport>),
     /// To [`Request::Simulate`](super::Request::Simulate).
     Simulation(Simulation),
     /// To [`Request::Status`](super::Request::Status).

@@ -20,7 +20,6 @@ use weir_common::{
     addr::Addr,
     flow::{flags, state},
     header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth, IpHeader},
-    policy::RULE_NONE,
     reason::{Hook, Reason},
     service::{self, member},
     state::State,
@@ -181,7 +180,7 @@ fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr
     }
     path.ifindex = ifindex;
     path.flags |= flags::EDGE;
-    *rules = Rules { egress: RULE_NONE, ingress: RULE_NONE };
+    *rules = Rules::NONE;
     // SAFETY: places of one type each, all in the map.
     unsafe {
         words::copy(&raw mut path.mac, &raw const fib.dmac);

@@ -18,6 +18,7 @@ use weir::{
 };
 use weir_common::{
     event::Event,
+    policy::RuleHits,
     reason::{Hook, Reason},
     state::LOOPBACK,
 };
@@ -148,10 +149,10 @@ impl Lab {
         Ok(())
     }
 
-    /// How many connections each rule has decided, by what it comes from; those that have decided some.
-    pub fn hits(&self) -> Vec<(RuleOrigin, u64)> {
+    /// What each rule has decided, by what it comes from; those that have decided something.
+    pub fn hits(&self) -> Vec<(RuleOrigin, RuleHits)> {
         let hits = self.node.kernel().rule_hits().expect("the counters").into_iter();
-        hits.filter(|(_, hits)| *hits > 0)
+        hits.filter(|(_, hits)| *hits != RuleHits::default())
             .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
             .collect()
     }

@@ -5,6 +5,7 @@ mod addresses;
 mod affinity;
 mod capacity;
 mod chains;
+mod counters;
 mod doors;
 mod early;
 mod edge;

@@ -279,7 +279,7 @@ impl<A: Addr> FlowKey<A> {
 
 /// One round of the hash.
 #[inline(always)]
-const fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) const fn mix(hash: u64, word: u64) -> u64 {
     let mut hash = (hash ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash ^= hash >> 32;
     hash

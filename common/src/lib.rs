@@ -12,6 +12,7 @@ pub mod addr;
 pub mod answer;
 pub mod checksum;
 pub mod crc32c;
+pub mod early;
 pub mod endpoint;
 pub mod event;
 pub mod flow;

@@ -58,7 +58,7 @@ reasons! {
     InvalidIpOption = 5 "INVALID_IP_OPTION" "an IPv4 option is malformed, or asks for source routing"
     InvalidTcpFlags = 6 "INVALID_TCP_FLAGS" "the TCP flags contradict each other"
     FragmentTooShort = 7 "FRAGMENT_TOO_SHORT" "the first fragment does not hold the whole transport header"
-    FragmentNotFound = 8 "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND" "a later fragment whose first fragment was not seen"
+    FragmentNotFound = 8 "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND" "a later fragment whose first fragment was refused, or came and went too long ago"
     FragmentOverlap = 9 "FRAGMENT_OVERLAP" "the fragment overlaps the first one"
     InvalidSource = 10 "INVALID_SOURCE_IP" "the source is not the sender's own address"
     InvalidDestination = 11 "INVALID_DESTINATION_IP" "no unicast packet may go to this address"
@@ -82,6 +82,8 @@ reasons! {
     InvalidTunnel = 29 "INVALID_TUNNEL_PACKET" "a tunnelled packet that no node of the cluster sent, or that is for none of its backends here"
     PacketTooBig = 30 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend"
     ServiceBackendGone = 31 "SERVICE_BACKEND_GONE" "the flow's backend is no longer an endpoint of its service; who sends on a TCP connection is told, by a reset"
+    FragmentBufferFull = 32 "FRAGMENT_BUFFER_FULL" "a fragment that came before its first, and there is no room for it to wait"
+    FragmentTimedOut = 33 "FRAGMENT_TIMED_OUT" "a fragment that came before its first and waited for it in vain"
 }
 
 impl Reason {

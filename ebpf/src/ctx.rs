@@ -1,10 +1,14 @@
 //! A packet at a hook: the one place that touches packet memory.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{
-        bpf_check_mtu, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect,
+        bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use weir_common::{addr::Addr, checksum::fold, flow::Tuple, reason::Reason};
@@ -273,6 +277,41 @@ impl Ctx {
                 || bpf_skb_adjust_room(self.raw, head, BPF_ADJ_ROOM_MAC, 0) != 0
         };
         if failed { Err(Reason::RewriteFailed) } else { Ok(()) }
+    }
+
+    /// Copies the first `len` bytes of the frame. False when there are none, or not so many.
+    ///
+    /// # Safety
+    /// `to` must be good for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn load(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the helper writes `len` bytes, which the caller vouches for.
+        len != 0 && unsafe { bpf_skb_load_bytes(self.raw.cast(), 0, to.cast(), len) } == 0
+    }
+
+    /// Makes the frame `len` bytes long, and these. False when the kernel refuses.
+    ///
+    /// # Safety
+    /// `from` must be good for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn replace(&self, from: *const u8, len: u32) -> bool {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+        // SAFETY: plain helper calls; the second reads `len` bytes, which the caller vouches for. No pointer into
+        // the packet is kept.
+        len != 0
+            && unsafe {
+                bpf_skb_change_tail(self.raw, len, 0) == 0
+                    && bpf_skb_store_bytes(self.raw, 0, from.cast(), len, flags) == 0
+            }
+    }
+
+    /// Sends a copy of the packet to the input or output of the interface `ifindex`. False when there is no memory
+    /// for it, or no such interface.
+    #[inline(always)]
+    pub fn clone_to(&self, ifindex: u32, is_ingress: bool) -> bool {
+        let flags = if is_ingress { u64::from(BPF_F_INGRESS) } else { 0 };
+        // SAFETY: plain helper call. No pointer into the packet is kept.
+        unsafe { bpf_clone_redirect(self.raw, ifindex, flags) >= 0 }
     }
 
     /// Hands the packet to the pod behind the host-side interface `ifindex`, past its queue.

@@ -78,7 +78,7 @@ pub trait Family: Sized {
     /// [`crate::parse::transport::parse_icmp`], see [`crate::slow`].
     fn parse_icmp(ctx: &Ctx) -> u32;
     /// [`crate::fragment::resolve`], see [`crate::slow`].
-    fn resolve_fragment() -> u32;
+    fn resolve_fragment(ctx: &Ctx, hook: Hook) -> u32;
     /// [`crate::icmp_error::resolve`], see [`crate::slow`].
     fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32;
     /// [`crate::tunnel::enter`], see [`crate::slow`].
@@ -230,8 +230,8 @@ macro_rules! family_maps {
             slow::$icmp(ctx.as_ptr())
         }
         #[inline(always)]
-        fn resolve_fragment() -> u32 {
-            slow::$fragment()
+        fn resolve_fragment(ctx: &Ctx, hook: Hook) -> u32 {
+            slow::$fragment(ctx.as_ptr(), hook as u32)
         }
         #[inline(always)]
         fn resolve_icmp_error(ctx: &Ctx, hook: Hook) -> u32 {

@@ -22,6 +22,7 @@ mod affinity;
 mod ctx;
 mod decide;
 mod deliver;
+mod early;
 mod edge;
 mod family;
 mod flow;

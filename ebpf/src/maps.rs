@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use weir_common::{
     addr::{V4, V6},
+    early::{EarlyFrame, EarlySet, SETS, WAYS},
     endpoint::Endpoint,
     flow::{FlowSet, Fragment, FragmentKey},
     policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
@@ -20,7 +21,7 @@ use weir_common::{
     state::State,
 };
 
-use crate::work::Work;
+use crate::{early::Asked, work::Work};
 
 /// Sets of the IPv4 flow table, minus one.
 #[unsafe(no_mangle)]
@@ -110,6 +111,14 @@ pub static FLOWS_V6: Array<FlowSet<V6>> = Array::with_max_entries(1024, BPF_F_MM
 pub static FRAGMENTS_V4: LruHashMap<FragmentKey<V4>, Fragment> = LruHashMap::with_max_entries(8192, 0);
 #[map]
 pub static FRAGMENTS_V6: LruHashMap<FragmentKey<V6>, Fragment> = LruHashMap::with_max_entries(8192, 0);
+
+/// Fragments that wait for the first of their datagram, of both families.
+#[map]
+pub static EARLY: Array<EarlySet> = Array::with_max_entries(SETS, 0);
+#[map]
+pub static EARLY_FRAMES: Array<EarlyFrame> = Array::with_max_entries(SETS * WAYS as u32, 0);
+#[map]
+pub static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static DROPS: PerCpuArray<Counter> = PerCpuArray::with_max_entries((HOOKS * REASONS) as u32, 0);

@@ -23,6 +23,8 @@ use crate::{
 pub const GO_ON: u32 = 1 << 16;
 /// Answer of a stage: the packet is no concern of this hook's. Every other answer is a [`Refused`].
 pub const NOT_OURS: u32 = 1 << 17;
+/// Answer of a stage: the packet is kept, or has been sent once more; there is nothing left to judge or to count.
+pub const TAKEN: u32 = 1 << 18;
 
 /// Runs a stage on this CPU's working memory.
 #[inline(always)]
@@ -180,8 +182,9 @@ macro_rules! stages {
         /// [`fragment::resolve`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $fragment() -> u32 {
-            run::<$family>(|work| answer(fragment::resolve::<$family>(&mut work.packet)))
+        pub extern "C" fn $fragment(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| fragment::resolve::<$family>(&Ctx::new(skb), hook, work))
         }
 
         /// [`icmp_error::resolve`].

@@ -19,6 +19,7 @@ fn programs_and_model_agree_on_random_packets() {
     let tally =
         in_lab_of(SETS, "n1", CLUSTER, |lab| run(lab, seed, count)).unwrap_or_else(|found| panic!("{found}"));
     println!("{tally:?}");
+    assert!(tally.waited > 0 && tally.again > 0, "no fragment came before its first: {tally:?}");
     // Else the packets would prove nothing.
     for (what, number) in
         [("dropped", tally.dropped), ("redirected", tally.redirected), ("changed", tally.changed)]

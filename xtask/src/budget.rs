@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{build, machine, shell};
 
-/// No program may make the verifier look at more instructions than this.
-const LIMIT: u32 = 20_000;
+/// No program may make the verifier look at more instructions than this. It was 20,000 before fragments waited for
+/// their first, which takes 2,100 in each of the four programs at TC.
+const LIMIT: u32 = 24_000;
 const FILE: &str = "ebpf/budget.toml";
 
 /// What one program costs.

@@ -65,11 +65,11 @@ enum Command {
     Bench(bench::Options),
     /// Put faults into a copy of the sources, one by one, and see that the tests notice each.
     Mutants {
-        /// Only the faults whose description contains this.
+        /// Only the faults whose description or file contains this.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
-        /// Write the table of faults, `docs/mutants.md`.
-        #[arg(long, conflicts_with = "only")]
+        /// Write what became of them into the table, `docs/mutants.md`.
+        #[arg(long)]
         update: bool,
     },
     /// Build the static release binary and its checksum.

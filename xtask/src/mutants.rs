@@ -3,7 +3,7 @@
 //! The faults stand in `tests/mutants.toml` as text to replace. They are made in a copy of the workspace.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -22,8 +22,12 @@ use crate::{
 
 const LIST: &str = "tests/mutants.toml";
 const TABLE: &str = "docs/mutants.md";
+/// The head of its columns.
+const HEAD: (&str, &str) = ("fault", "caught by");
+/// The line below it.
+const RULE: (&str, &str) = ("---", "---");
 /// A fault may make a test wait for ever.
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_mins(20);
 /// What a copy of the sources does not need.
 const LEFT_OUT: [&str; 2] = ["./target", "./.git"];
 
@@ -58,25 +62,26 @@ const OF_AGENT: Suite = &[
 const OF_KERNEL: Suite =
     &[("weir-tests", "fuzz"), ("weir-tests", "packets"), ("weir-tests", "kernel_conformance")];
 
-/// Makes the faults whose text contains `only`, one by one; writes the table of all with `update`.
+/// Makes the faults whose text or file contains `only`, one by one; writes the table of all with `update`.
 pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
     let mutants = read()?;
     machine::prepare()?;
     let copy = Copy::new()?;
-    let chosen: Vec<_> =
-        mutants.iter().filter(|mutant| only.is_none_or(|only| mutant.fault.contains(only))).collect();
+    let is_chosen = |mutant: &&Mutant| {
+        only.is_none_or(|only| mutant.fault.contains(only) || mutant.file.to_string_lossy().contains(only))
+    };
+    let chosen: Vec<_> = mutants.iter().filter(is_chosen).collect();
     step("Building", "the sources without a fault, and testing them");
     let object = copy.kernel_programs()?;
     let sound = copy.root.join("target/sound");
     fs::copy(object, &sound).context("cannot keep the kernel programs")?;
-    for suite in [OF_AGENT, OF_KERNEL] {
-        if let Some(test) = copy.noticed_by(&copy.build(suite, &sound)?, &sound)? {
+    let suites: BTreeSet<_> = chosen.iter().map(|mutant| mutant.suite()).collect();
+    for suite in suites {
+        if let Some(test) = copy.noticed_by(suite, &sound, &sound)? {
             bail!("`{test}` fails without any fault");
         }
     }
-    // Faults of the kernel programs need no other tests than these, built once.
-    let of_kernel = copy.build(OF_KERNEL, &sound)?;
-    let mut caught = Vec::new();
+    let mut noticed = noticed_before()?;
     let mut missed = 0;
     for (number, mutant) in (1..).zip(&chosen) {
         step(
@@ -84,11 +89,8 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
             format!("{number} of {}: {}: {}", chosen.len(), mutant.file.display(), mutant.fault),
         );
         let test = copy.with(mutant, |copy| {
-            if mutant.is_of_kernel() {
-                copy.noticed_by(&of_kernel, &copy.kernel_programs()?)
-            } else {
-                copy.noticed_by(&copy.build(OF_AGENT, &sound)?, &sound)
-            }
+            let object = if mutant.is_of_kernel() { copy.kernel_programs()? } else { sound.clone() };
+            copy.noticed_by(mutant.suite(), &object, &sound)
         })?;
         match &test {
             Some(test) => println!("caught  {}  ({test})", mutant.fault),
@@ -97,14 +99,45 @@ pub(crate) fn run(only: Option<&str>, update: bool) -> Result<ExitCode> {
                 println!("MISSED  {}  ({})", mutant.fault, mutant.file.display());
             }
         }
-        caught.push((*mutant, test));
+        noticed.insert(mutant.name(), test);
+        // Each at once: a run takes long, and may be ended.
+        if update {
+            fs::write(shell::root().join(TABLE), table(&mutants, &noticed))
+                .with_context(|| format!("cannot write {TABLE}"))?;
+        }
     }
-    println!("{} caught, {missed} missed", caught.len() - missed);
-    if update {
-        fs::write(shell::root().join(TABLE), table(&caught))
-            .with_context(|| format!("cannot write {TABLE}"))?;
-    }
+    println!("{} caught, {missed} missed", chosen.len() - missed);
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The test that noticed each fault, if one did.
+type Noticed = BTreeMap<(PathBuf, String), Option<String>>;
+
+/// What the table says of earlier runs.
+fn noticed_before() -> Result<Noticed> {
+    let path = shell::root().join(TABLE);
+    if !path.exists() {
+        return Ok(Noticed::new());
+    }
+    Ok(noticed_in(&fs::read_to_string(&path).with_context(|| format!("cannot read {TABLE}"))?))
+}
+
+fn noticed_in(table: &str) -> Noticed {
+    let mut file = PathBuf::new();
+    let mut noticed = Noticed::new();
+    for line in table.lines() {
+        if let Some(name) = line.strip_prefix("## ") {
+            file = name.into();
+        } else if let Some((fault, test)) = line
+            .strip_prefix("| ")
+            .and_then(|line| line.strip_suffix(" |")?.split_once(" | "))
+            .filter(|row| ![HEAD, RULE].contains(row))
+        {
+            let test = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
+            noticed.insert((file.clone(), fault.to_owned()), test.map(str::to_owned));
+        }
+    }
+    noticed
 }
 
 fn read() -> Result<Vec<Mutant>> {
@@ -117,6 +150,14 @@ fn read() -> Result<Vec<Mutant>> {
 impl Mutant {
     fn is_of_kernel(&self) -> bool {
         self.file.starts_with("ebpf")
+    }
+
+    fn name(&self) -> (PathBuf, String) {
+        (self.file.clone(), self.fault.clone())
+    }
+
+    fn suite(&self) -> Suite {
+        if self.is_of_kernel() { OF_KERNEL } else { OF_AGENT }
     }
 
     /// The sources with the fault.
@@ -169,29 +210,12 @@ impl Copy {
         build::kernel_programs_of(&self.root, &toolchain::find_or_install()?)
     }
 
-    /// Builds tests, in an agent that carries the programs in `object`.
-    fn build(&self, suite: Suite, object: &Path) -> Result<Vec<Test>> {
-        let build = |(package, target): &(&'static str, &'static str)| {
-            let mut cargo = Command::new("cargo");
-            cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
-            cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
-            let messages = shell::output(cargo.current_dir(&self.root))?;
-            let mut executables = messages.lines().filter_map(|line| {
-                let message: serde_json::Value = serde_json::from_str(line).ok()?;
-                let is_it = message["target"]["name"] == **target;
-                Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
-            });
-            let executable = executables.next_back().with_context(|| format!("{target} was not built"))?;
-            Ok(Test { package, target, executable })
-        };
-        suite.iter().map(build).collect()
-    }
-
-    /// The first of the tests that fails with the kernel programs in `object`.
-    fn noticed_by(&self, tests: &[Test], object: &Path) -> Result<Option<String>> {
-        for Test { package, target, executable } in tests {
+    /// The first of the tests that fails with the kernel programs in `object`; each is built when its turn comes.
+    fn noticed_by(&self, suite: Suite, object: &Path, sound: &Path) -> Result<Option<String>> {
+        for (package, target) in suite {
+            let executable = self.build(package, target, sound)?;
             let mut command = Command::new("timeout");
-            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(executable);
+            command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(&executable);
             command.current_dir(self.root.join(if *package == "weir" { "agent" } else { "tests" }));
             command.envs([
                 ("RUST_TEST_THREADS", "1"),
@@ -206,28 +230,42 @@ impl Copy {
         }
         Ok(None)
     }
-}
 
-/// A test that was built.
-struct Test {
-    package: &'static str,
-    target: &'static str,
-    executable: PathBuf,
+    /// Builds a test, in an agent that carries the programs in `object`.
+    fn build(&self, package: &str, target: &str, object: &Path) -> Result<PathBuf> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", package]);
+        cargo.args(["--test", target]).env("WEIR_EBPF_OBJECT", object).env_remove("CARGO_TARGET_DIR");
+        // Nobody debugs these, and most of the time would go into linking.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        let messages = shell::output(cargo.current_dir(&self.root))?;
+        let mut executables = messages.lines().filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            // A program may have the name of a test.
+            let of = &message["target"];
+            let is_it = of["name"] == target && of["kind"][0] == "test";
+            Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
+        });
+        executables.next_back().with_context(|| format!("{target} was not built"))
+    }
 }
 
 /// The list for people.
-fn table(caught: &[(&Mutant, Option<String>)]) -> String {
-    let files: BTreeSet<&Path> = caught.iter().map(|(mutant, _)| mutant.file.as_path()).collect();
+fn table(mutants: &[Mutant], noticed: &Noticed) -> String {
+    let tried: Vec<_> = mutants.iter().filter(|mutant| noticed.contains_key(&mutant.name())).collect();
+    let files: BTreeSet<&Path> = tried.iter().map(|mutant| mutant.file.as_path()).collect();
     let mut text = format!(
         "# Faults that the tests catch\n\n\
          Written by `cargo xtask mutants --update`, which puts each of the {} faults of `{LIST}` into a copy of the \
-         sources, one at a time, builds it, and runs the tests until one fails.\n\n",
-        caught.len()
+         sources, one at a time, builds it, and runs the tests until one fails. {} have been tried.\n\n",
+        mutants.len(),
+        tried.len(),
     );
     for file in files {
-        let _ = writeln!(text, "## {}\n\n| fault | caught by |\n| --- | --- |", file.display());
-        for (mutant, test) in caught.iter().filter(|(mutant, _)| mutant.file == file) {
-            let test = test.as_ref().map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
+        let _ = writeln!(text, "## {}\n\n| {} | {} |\n| --- | --- |", file.display(), HEAD.0, HEAD.1);
+        for mutant in tried.iter().filter(|mutant| mutant.file == file) {
+            let test = noticed[&mutant.name()].as_ref();
+            let test = test.map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
             let _ = writeln!(text, "| {} | {test} |", mutant.fault);
         }
         text.push('\n');
@@ -253,15 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_every_fault_with_its_test() {
+    fn the_table_has_every_fault_that_was_tried_and_is_read_again() {
         let mutant = |fault: &str| Mutant {
             fault: fault.to_owned(),
             file: "ebpf/src/policy.rs".into(),
             old: "a".to_owned(),
             new: "b".to_owned(),
         };
-        let (one, other) = (mutant("one"), mutant("other"));
-        let text = table(&[(&one, Some("weir-tests --test packets".to_owned())), (&other, None)]);
+        let mutants = [mutant("one"), mutant("other"), mutant("not tried")];
+        let tests = [Some("weir-tests --test packets".to_owned()), None];
+        let noticed: Noticed = mutants.iter().map(Mutant::name).zip(tests).collect();
+        let text = table(&mutants, &noticed);
         assert!(text.contains("| one | `weir-tests --test packets` |\n| other | **nothing** |\n"), "{text}");
+        assert_eq!(noticed_in(&text), noticed, "what one run wrote, the next one keeps");
     }
 }

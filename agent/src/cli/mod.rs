@@ -12,6 +12,8 @@ mod client;
 mod connections;
 mod describe;
 mod diff;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod get;
 mod input;

@@ -24,7 +24,8 @@ use crate::plan::Sizes;
 
 /// Maps of a fixed size that outlive a load of the object, as those do whose size is chosen. All others
 /// belong to one load: its read-only data, its scratch space, its log.
-const LASTING: [&str; 6] = ["STATE", "INSIDE_V4", "INSIDE_V6", "DROPS", "FORWARDED", "LOST_EVENTS"];
+const LASTING: [&str; 8] =
+    ["STATE", "INSIDE_V4", "INSIDE_V6", "EARLY", "EARLY_FRAMES", "DROPS", "FORWARDED", "LOST_EVENTS"];
 
 /// Which log lines of the programs appear: the levels of `log`, 0 for none at no cost.
 pub type LogLevel = u8;

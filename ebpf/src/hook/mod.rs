@@ -102,6 +102,7 @@ fn packet<S: Stage, F: Family>(ctx: &Ctx) -> Result<Outcome, Refusal> {
             slow::settle();
             judge::<S, F>(ctx, work)
         }
+        Err(Refused(slow::TAKEN)) => return Err(Refusal(TC_ACT_SHOT)),
         Err(_) if !is_strict::<S, _>(work) => return Ok(Outcome::PASS),
         Err(drop) => Err(drop),
     };
@@ -125,7 +126,7 @@ fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(
         work.packet.key.scope = ctx.ifindex();
     }
     if work.packet.piece.is_fragment {
-        slow::heed(F::resolve_fragment())?;
+        slow::heed(F::resolve_fragment(ctx, S::HOOK))?;
     }
     Ok(())
 }

@@ -51,6 +51,10 @@ pub struct Tally {
     pub redirected: u64,
     /// Changed on the way.
     pub changed: u64,
+    /// Kept until their first fragment came.
+    pub waited: u64,
+    /// Sent once more, with what waited for them.
+    pub again: u64,
 }
 
 /// Sends `count` packets of this seed, in a laboratory on the first node of [`CLUSTER`].
@@ -128,8 +132,27 @@ impl Fuzz<'_> {
             Ok(Frame::Ip(packet)) => Some(packet),
             _ => None,
         };
+        if self.oracle().is_tired() {
+            self.lab.forget_waiting();
+            self.oracle().forget_waiting();
+        }
         let expected = self.oracle().judge(hook, frame);
-        let verdict = self.lab.judge(program, at, frame);
+        let verdict = match (&expected, self.lab.offer(program, at, frame)) {
+            (Expected::Waits, None) => {
+                self.tally.waited += 1;
+                return Ok(None);
+            }
+            // Its clones are lost: the interfaces are down.
+            (Expected::Again(frames), None) => {
+                self.tally.again += 1;
+                for frame in frames {
+                    self.judge(program, at, hook, frame)?;
+                }
+                return Ok(None);
+            }
+            (_, None) => return Err(format!("{hook:?}: expected {expected:?}, it was kept")),
+            (_, Some(verdict)) => verdict,
+        };
         self.tally.judged += 1;
         match (expected, verdict) {
             (Expected::Dropped(reason), Err(found)) if reason == found => {

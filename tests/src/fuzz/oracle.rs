@@ -1,6 +1,7 @@
 //! What the node ought to do with a packet, from the compiled datapath and a memory of plain maps.
 
 mod open;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,6 +11,7 @@ use std::{
 use weir::datapath::Datapath;
 use weir_common::reason::Reason;
 
+use self::waiting::Waiting;
 use super::{
     facts::{ends, is_link_local, quoted},
     parse::{Frame, Kind, Packet, be16, parse},
@@ -44,6 +46,10 @@ pub enum Expected {
         /// How it is changed.
         change: Change,
     },
+    /// It is kept until the first fragment of its datagram comes.
+    Waits,
+    /// It and what has waited for it are judged once more, from the first on.
+    Again(Vec<Vec<u8>>),
 }
 
 impl Expected {
@@ -91,6 +97,7 @@ pub struct Oracle {
     pods: BTreeMap<IpAddr, (u32, [u8; 6])>,
     flows: HashMap<Key, Flow>,
     datagrams: HashMap<DatagramKey, First>,
+    waiting: Waiting,
 }
 
 /// The way of a packet that may pass.
@@ -107,7 +114,7 @@ const TCP: u8 = 6;
 impl Oracle {
     /// A node that enforces `datapath`, with its pods' interfaces.
     pub fn new(datapath: Datapath, pods: BTreeMap<IpAddr, (u32, [u8; 6])>) -> Self {
-        Self { datapath, pods, flows: HashMap::new(), datagrams: HashMap::new() }
+        Self { datapath, pods, flows: HashMap::new(), datagrams: HashMap::new(), waiting: Waiting::default() }
     }
 
     /// The interface of the pod of this node that has the address.
@@ -128,6 +135,9 @@ impl Oracle {
             Hook::FromPod(ifindex) => ifindex,
             _ => 0,
         };
+        if let Some(kept) = self.keep(frame, &packet, scope) {
+            return kept;
+        }
         if let Err(reason) = self.find_ports(&mut packet, scope) {
             return refuse(reason);
         }
@@ -152,10 +162,14 @@ impl Oracle {
         }
     }
 
+    /// The datagram that a fragment is of.
+    fn datagram(packet: &Packet, scope: u32) -> Option<DatagramKey> {
+        Some((packet.src, packet.dst, packet.protocol, scope, packet.piece?.id))
+    }
+
     /// Later fragments get the ports of the first.
     fn find_ports(&mut self, packet: &mut Packet, scope: u32) -> Result<(), Reason> {
-        let Some(piece) = packet.piece else { return Ok(()) };
-        let key = (packet.src, packet.dst, packet.protocol, scope, piece.id);
+        let (Some(piece), Some(key)) = (packet.piece, Self::datagram(packet, scope)) else { return Ok(()) };
         let known = self.datagrams.get(&key).copied();
         if piece.start == 0 {
             let first = (packet.sport, packet.dport, piece.end);

@@ -265,9 +265,16 @@ impl Lab {
         self.answer.borrow().clone()
     }
 
-    /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
-    /// once under the one reason that is returned. One that is answered does not pass.
+    /// Runs a program on a frame, which is judged at once.
     pub fn judge(&self, program: Program, at: At, frame: &[u8]) -> Verdict {
+        self.offer(program, at, frame).expect("kept, or sent once more")
+    }
+
+    /// Runs a program on a frame. A packet that passes counts once as passed; one that does not counts
+    /// once under the one reason that is returned. One that is answered does not pass. `None`, and no count:
+    /// the program keeps it, or sends it and what it has kept once more. At an ingress that goes by the
+    /// interface; at an egress the program has run on all of them by now.
+    pub fn offer(&self, program: Program, at: At, frame: &[u8]) -> Option<Verdict> {
         let hook = match program {
             Program::FromPod => Hook::FromPod,
             Program::ToPod => Hook::ToPod,
@@ -282,7 +289,12 @@ impl Lab {
             counted.retain(|((hook, _), _)| *hook != Hook::ToUplink);
         }
         self.answer.replace(None);
-        match outcome.verdict {
+        let is_again = match hook {
+            Hook::ToPod | Hook::ToUplink => counted.iter().map(|(_, packets)| packets).sum::<u64>() > 1,
+            _ => false,
+        };
+        Some(match outcome.verdict {
+            SHOT if counted.is_empty() || is_again => return None,
             REDIRECT if let [((at, Some(reason)), 1)] = counted[..] => {
                 assert_eq!(at, hook);
                 self.answer.replace(Some(Answered { reason, frame: outcome.data }));
@@ -300,7 +312,23 @@ impl Lab {
                 Ok(Passed { is_redirected: outcome.verdict == REDIRECT, frame: outcome.data })
             }
             verdict => panic!("the program returned {verdict}"),
+        })
+    }
+
+    /// Brings the interfaces of the pods and the uplink up, without a word from the node's own stack.
+    pub fn wake_up(&self) {
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("the namespace's own settings");
+        for number in 0..self.pods.len() {
+            ip_command(&format!("link set eth{number} up"));
+            ip_command(&format!("link set pod{number} up"));
         }
+        ip_command("link set up1 up");
+        ip_command("link set up0 up");
+    }
+
+    /// What has been counted since the last packet, by hook and reason.
+    pub fn counted(&self) -> Vec<((Hook, Option<Reason>), u64)> {
+        self.newly_counted()
     }
 
     /// The node, for packets that are judged by several threads and checked otherwise.
@@ -322,6 +350,11 @@ impl Lab {
     /// Empties the flow tables, and those of fragments.
     pub fn forget_all(&self) {
         self.node.forget_all().expect("the tables can be written");
+    }
+
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) {
+        self.node.forget_waiting().expect("the table can be written");
     }
 
     /// Every flow in the table.

@@ -22,6 +22,7 @@ use weir::{
 };
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
+    early::{self, EarlySet},
     flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     state::events,
@@ -131,7 +132,15 @@ impl Node {
         forget_flows::<V4>(open("FLOWS_V4")?)?;
         forget_flows::<V6>(open("FLOWS_V6")?)?;
         forget_fragments::<V4>(open("FRAGMENTS_V4")?)?;
-        forget_fragments::<V6>(open("FRAGMENTS_V6")?)
+        forget_fragments::<V6>(open("FRAGMENTS_V6")?)?;
+        self.forget_waiting()
+    }
+
+    /// Empties the table of fragments that wait for their first.
+    pub fn forget_waiting(&self) -> anyhow::Result<()> {
+        let map = MapFd::new(object_get(&Pins::new(&self.pins).map("EARLY"))?)?;
+        let table: Map<u32, EarlySet> = Map::new(map)?;
+        Ok(table.put(&(0..early::SETS).map(|set| (set, EarlySet::EMPTY)).collect::<Vec<_>>())?)
     }
 
     /// Runs a program on a frame.

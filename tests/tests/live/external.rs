@@ -16,10 +16,10 @@ use weir_tests::live::{
 use xtask::demo::plan::UNDERLAY;
 
 /// Addresses of the outside.
-const OUTSIDE: [&str; 2] = ["203.0.113.9", "2001:db8::9"];
+pub const OUTSIDE: [&str; 2] = ["203.0.113.9", "2001:db8::9"];
 
 /// Gives the outside its addresses: the underlay's router has none that may cross it.
-fn inhabit_the_outside() {
+pub fn inhabit_the_outside() {
     let [v4, v6] = OUTSIDE;
     let mut lines =
         vec![format!("address add {v4}/32 dev br0"), format!("address add {v6}/128 dev br0 nodad")];

@@ -122,7 +122,9 @@ fn exit_statuses_say_what_happened() {
         assert_eq!(weir(&missing).exits(1).err.matches("missing").count(), 1);
         live.agent("node-1").kill();
         weir(&["status"]).exits(4);
+        let revision = live.agent("node-2").revision();
         apply(&manifests::ingress("nobody", "client", &["far"])).exits(4);
+        assert_eq!(live.agent("node-2").revision(), revision, "nobody changes what one cannot");
         assert_eq!(live.agent("node-2").problems(), [""; 0]);
     });
 }

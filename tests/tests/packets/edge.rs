@@ -8,15 +8,15 @@ use weir_tests::packets::{
     Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
 };
 
-use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over};
+use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, early, handed_over};
 
-const SERVICE: &str = include_str!("edge.yaml");
+pub(super) const SERVICE: &str = include_str!("edge.yaml");
 
 /// Addresses of the service that the outside knows.
-const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+pub(super) const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 
 /// Runs a test on node n1, to which the whole world is behind one router.
-fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
+pub(super) fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
     in_lab("n1", &[CLUSTER, SERVICE].concat(), |lab| {
         lab.route_out();
         test(lab);
@@ -33,7 +33,7 @@ fn hops_at(frame: &[u8]) -> usize {
 }
 
 /// Takes the header of a tunnel off a frame: source, destination, and the frame inside.
-fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
+pub(super) fn unwrap(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
     let inner = |at: usize| [&frame[..14], &frame[at..]].concat();
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
     match headers.net.expect("an IP packet") {
@@ -249,6 +249,23 @@ fn a_tunnel_ends_at_the_backend_which_answers_the_client_itself() {
                     handed_over(lab.send("t/remote", &frame(&there.back(), SYN | ACK)), "past the stack");
                 assert_eq!((read_tuple(&back), wrong_checksums(&back)), (ends.back(), vec![]));
             }
+        }
+    });
+}
+
+#[test]
+fn fragments_out_of_a_tunnel_follow_their_first_and_do_not_wait_for_it() {
+    at_backend(|lab| {
+        for (family, vip) in families() {
+            let ends = Ends::new(family.outside, vip, 53);
+            let by = |id, piece: usize| {
+                let inner = &early::datagram(&ends, id)[piece];
+                lab.arrive(&tunnelled(family, family.node, family.remote, inner))
+            };
+            handed_over(by(1, 0), "the first");
+            handed_over(by(1, 1), "behind it");
+            dropped(by(2, 1), Reason::FragmentNotFound, "before it");
+            handed_over(by(2, 0), "its first");
         }
     });
 }

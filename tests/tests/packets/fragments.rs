@@ -3,10 +3,14 @@
 use weir_common::{header::protocol, reason::Reason};
 use weir_tests::packets::{Ends, fragment_v4, fragment_v6, ip_chain_v6};
 
-use super::{ACK, CLIENT, FAMILIES, Family, OTHER, SYN, V4, V6, dropped, handed_over, on_node};
+use super::{
+    ACK, CLIENT, FAMILIES, Family, OTHER, SYN, V4, V6, dropped,
+    early::{offer, waits},
+    handed_over, on_node,
+};
 
 /// A fragment of the family of `ends`.
-fn fragment(ends: &Ends, number: u8, id: u16, offset: usize, more: bool, data: &[u8]) -> Vec<u8> {
+pub(super) fn fragment(ends: &Ends, number: u8, id: u16, offset: usize, more: bool, data: &[u8]) -> Vec<u8> {
     let build = if ends.src.is_ipv4() { fragment_v4 } else { fragment_v6 };
     build(ends, number, id, offset, more, data)
 }
@@ -75,7 +79,7 @@ fn a_first_fragment_holds_the_whole_transport_header() {
                     &format!("TCP {len} port {port}"),
                 );
                 let second = fragment(&ends, TCP, 3, len.max(8), false, &whole[len.max(8)..]);
-                dropped(lab.send(CLIENT, &second), Reason::FragmentNotFound, "what follows");
+                waits(lab, CLIENT, &second, "what follows");
             }
             let whole = ends.sctp_segment(1);
             let first = fragment(&ends, protocol::SCTP, 4, 0, true, &whole[..8]);
@@ -101,16 +105,16 @@ fn a_later_fragment_needs_its_first() {
             let ends = family.to_server(80);
             let whole = segment(&ends, 40);
             let later = |id| fragment(&ends, TCP, id, 32, false, &whole[32..]);
-            dropped(lab.send(CLIENT, &later(6)), Reason::FragmentNotFound, "nothing before");
+            waits(lab, OTHER, &later(6), "of another pod, before");
             handed_over(lab.send(CLIENT, &fragment(&ends, TCP, 6, 0, true, &whole[..32])), "first");
-            dropped(lab.send(CLIENT, &later(7)), Reason::FragmentNotFound, "another identification");
+            waits(lab, CLIENT, &later(7), "another identification");
             let udp = fragment(&ends, UDP, 6, 32, false, &whole[32..]);
-            dropped(lab.send(CLIENT, &udp), Reason::FragmentNotFound, "another protocol");
+            waits(lab, CLIENT, &udp, "another protocol");
             // From another interface: neither under its own address nor under the client's.
-            dropped(lab.send(OTHER, &later(6)), Reason::FragmentNotFound, "another pod");
+            waits(lab, OTHER, &later(6), "another pod");
             let own = Ends::new(family.other, family.server, 80);
             let piece = fragment(&own, TCP, 6, 32, false, &whole[32..]);
-            dropped(lab.send(OTHER, &piece), Reason::FragmentNotFound, "another source");
+            waits(lab, OTHER, &piece, "another source");
             handed_over(lab.send(CLIENT, &later(6)), "later");
         }
     });
@@ -215,7 +219,8 @@ fn a_flood_of_fragments_is_bounded_and_a_new_datagram_still_passes() {
             for id in 100..1_100 {
                 handed_over(lab.send(CLIENT, &first(id)), "first of many");
             }
-            let remembered = (100..1_100).filter(|id| lab.send(CLIENT, &later(*id)).is_ok()).count();
+            let passes = |id: &u16| matches!(offer(lab, CLIENT, &later(*id)), Some(Ok(_)));
+            let remembered = (100..1_100).filter(passes).count();
             assert!((1..=64).contains(&remembered), "{remembered} of 1000 are remembered");
             handed_over(lab.send(CLIENT, &first(2_000)), "first");
             handed_over(lab.send(CLIENT, &later(2_000)), "later");
@@ -232,7 +237,7 @@ fn an_atomic_fragment_is_a_whole_packet() {
         dropped(lab.send(CLIENT, &atomic(&denied, &segment(&denied, 0))), Reason::PolicyDenied, "denied");
         // It leaves nothing behind that a later fragment could refer to.
         let later = fragment_v6(&allowed, TCP, 15, 32, false, &[7; 8]);
-        dropped(lab.send(CLIENT, &later), Reason::FragmentNotFound, "later");
+        waits(lab, CLIENT, &later, "later");
         dropped(lab.send(CLIENT, &atomic(&allowed, &[0; 8])), Reason::InvalidPacket, "too short");
     });
 }
@@ -295,7 +300,7 @@ fn a_fragment_cannot_join_an_established_flow_without_its_header() {
             let first = fragment(&ends, TCP, 23, 0, true, &whole[..16]);
             dropped(lab.send(CLIENT, &first), Reason::FragmentTooShort, "too short");
             let later = fragment(&ends, TCP, 23, 32, false, &whole[32..]);
-            dropped(lab.send(CLIENT, &later), Reason::FragmentNotFound, "no first");
+            waits(lab, CLIENT, &later, "no first");
         }
     });
 }

@@ -6,6 +6,7 @@ mod affinity;
 mod capacity;
 mod chains;
 mod doors;
+mod early;
 mod edge;
 mod exposed;
 mod extensions;
@@ -22,8 +23,10 @@ mod policy;
 mod processors;
 mod reject;
 mod reset;
+mod rings;
 mod semantics;
 mod services;
+mod waiting;
 
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, Passed, in_lab};

@@ -142,12 +142,12 @@ fn direction(from: Interface, to: Interface, sent: Ends, becomes: Ends, is_answe
     Direction { at, frame: sent.tcp(ACK), becomes: expected, is_answer }
 }
 
-fn processors() -> Vec<usize> {
+pub fn processors() -> Vec<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap()).collect()
 }
 
-fn stay_on(processor: usize) {
+pub fn stay_on(processor: usize) {
     let mut set = CpuSet::new();
     set.set(processor).unwrap();
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();

@@ -12,8 +12,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use weir::{
-    cluster::{Cluster, Objects},
+    cluster::{Cluster, Name, Objects},
     manifest::{self, Kind},
+    protocol::Connection,
 };
 
 use super::{
@@ -93,6 +94,14 @@ impl Agents {
         Ok(objects.build()?)
     }
 
+    /// The live connections through a service.
+    pub(crate) fn connections(&self, service: &Name) -> Result<Vec<Connection>> {
+        let service = service.to_string();
+        let filter = ["get", "connections", "--service", &service, "--limit", "0", "-o", "json"];
+        let mut list: Value = serde_json::from_str(&shell::output(&mut self.command(&filter))?)?;
+        Ok(serde_json::from_value(list["items"].take())?)
+    }
+
     /// The binary that runs.
     pub(crate) fn weir(&self) -> &Path {
         &self.weir
@@ -102,7 +111,10 @@ impl Agents {
         let state = record::state(&node.name);
         fs::create_dir_all(&state)?;
         let log = File::create(log(&node.name)).context("cannot write the agent's log")?;
-        let mut command = self.command(&["agent", "--node", &node.name, "--uplink", "uplink"]);
+        // A veth loses some of what a program of its driver sends out again.
+        let uplink = ["--uplink", "uplink", "--xdp-mode", "generic"];
+        let mut command = self.command(&["agent", "--node", &node.name]);
+        command.args(uplink);
         command.arg("--manifests").arg(manifests);
         command.arg("--state").arg(state).arg("--bpffs").arg(record::pins(&node.name));
         // A process group of its own: Ctrl-C is for the demo, which ends its agents in order.

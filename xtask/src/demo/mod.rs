@@ -1,10 +1,13 @@
 //! The demo: a cluster of network namespaces, built from manifests, enforced by real agents, and probed.
 
 mod agents;
+mod edge;
+mod entrances;
 mod matrix;
 mod model;
 pub mod netns;
 pub mod network;
+pub mod outside;
 pub mod plan;
 mod probe;
 mod record;
@@ -28,7 +31,8 @@ use weir::{
 };
 
 use self::{
-    agents::Agents, model::Model, plan::Plan, probe::Workers, record::Record, style::Style, worker::Worker,
+    agents::Agents, model::Model, outside::OUTSIDE, plan::Plan, probe::Workers, record::Record, style::Style,
+    worker::Worker,
 };
 use crate::{build, machine, shell::step};
 
@@ -73,7 +77,8 @@ impl Demo {
             step("Skipping", note);
         }
         let nodes = plan.nodes.iter().map(|node| node.name.clone()).collect();
-        let record = Record::claim(&plan.namespaces(), nodes)?;
+        let namespaces = [&plan.namespaces()[..], &[OUTSIDE]].concat();
+        let record = Record::claim(&namespaces, nodes)?;
         Ok(Self { plan, record, agents: None, workers: Workers::new() })
     }
 
@@ -81,6 +86,7 @@ impl Demo {
         let Self { plan, record, agents, workers } = self;
         step("Creating", format_args!("{} nodes and {} pods", plan.nodes.len(), plan.pods.len()));
         network::build(plan)?;
+        outside::build()?;
         if let Some(weir) = weir {
             step("Starting", "an agent on every node");
             *agents = Some(Agents::start(weir, plan, manifests, record)?);
@@ -97,6 +103,7 @@ impl Demo {
             let pods: Vec<_> = plan.pods.iter().filter(|pod| pod.netns == netns).collect();
             workers.insert(netns.to_owned(), Arc::new(Worker::start(netns, &pods)?));
         }
+        workers.insert(OUTSIDE.to_owned(), Arc::new(Worker::start(OUTSIDE, &[])?));
         Ok(())
     }
 
@@ -125,13 +132,28 @@ impl Demo {
         let style = Style::stdout();
         println!("\n{}", matrix::draw(&self.plan, &observations, style));
         let mut faults = observations.iter().filter(|seen| seen.is_mismatch()).count();
-        if self.agents.is_some() {
+        if let Some(agents) = &self.agents {
             step("Probing", "services");
             let spreads = spread::measure(&self.plan, cluster, &model, &self.workers).await;
             println!("\n{}", spread::draw(&spreads, style));
             faults += spreads.iter().map(|spread| spread.faults().len()).sum::<usize>();
+            faults += self.look_from_outside(cluster, &model, agents).await?;
         }
         Ok(faults == 0)
+    }
+
+    /// Connects to services from outside, by a router that knows a way by every node; says what is wrong.
+    async fn look_from_outside(&self, cluster: &Cluster, model: &Model, agents: &Agents) -> Result<usize> {
+        let addresses = edge::addresses(cluster);
+        if addresses.is_empty() {
+            return Ok(0);
+        }
+        step("Probing", "services from outside");
+        outside::route(&addresses, &self.plan.nodes)?;
+        let client = &self.workers[OUTSIDE];
+        let entrances = edge::measure(&self.plan, cluster, model, agents, client).await?;
+        println!("\n{}", entrances::draw(&self.plan, &entrances, Style::stdout()));
+        Ok(entrances.iter().map(|entrance| entrance.faults().len()).sum())
     }
 
     /// Waits for other revisions than these, the same on a second look: an `apply` goes from node to node. An

@@ -9,7 +9,10 @@ use anyhow::{Context, Result};
 use weir::{
     cluster::{Cluster, Protocol},
     compile::{Numbers, compile},
-    datapath::{Connection, Datapath, Judgement, Origin},
+    datapath::{
+        Backend, Connection, Datapath, Frontend, Judgement, Origin,
+        services::{Packet, Verdict},
+    },
 };
 use weir_common::policy;
 
@@ -19,6 +22,17 @@ pub(crate) enum Model {
     Open,
     /// Every node's datapath.
     Compiled(Vec<Datapath>),
+}
+
+/// A way from outside to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The backend.
+    pub(crate) backend: SocketAddr,
+    /// Whom it sees.
+    pub(crate) source: IpAddr,
+    /// Whether policy lets the connection reach it.
+    pub(crate) allowed: bool,
 }
 
 impl Model {
@@ -62,6 +76,30 @@ impl Model {
         let addresses = backends.into_iter().map(|backend| SocketAddr::new(backend.address, backend.port));
         addresses.map(|backend| (backend, self.allows(from, backend, protocol))).collect()
     }
+
+    /// Where a connection from outside to a service may end that comes in by this node, which has this address.
+    pub(crate) fn ways(
+        &self,
+        node: usize,
+        own: IpAddr,
+        client: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Vec<Way> {
+        let Self::Compiled(nodes) = self else { return Vec::new() };
+        let to = Frontend { address: to.ip(), port: to.port(), protocol: protocol.number() };
+        let Verdict::Dnat(choice) = nodes[node].serve(&Packet { from: client, sport: 0, to }) else {
+            return Vec::new();
+        };
+        let way = |backend: &Backend| {
+            let source = if choice.masquerades(*backend) { own } else { client };
+            // The first node that knows the backend judges; what is masqueraded comes to another one as the node's.
+            let judged = if nodes[node].endpoints.contains_key(&backend.address) { client } else { source };
+            let backend = SocketAddr::new(backend.address, backend.port);
+            Way { backend, source, allowed: self.allows(judged, backend, protocol) }
+        };
+        choice.ring.backends.iter().map(way).collect()
+    }
 }
 
 fn connection(source: IpAddr, to: SocketAddr, protocol: Protocol) -> Connection {
@@ -88,8 +126,8 @@ mod tests {
     use super::*;
     use crate::{demo::load, shell};
 
-    /// Whether the pod at the first address may open a connection to the second, with these manifests of `examples`.
-    fn allows(manifests: &[&str], from: &str, to: &str) -> bool {
+    /// What the shop's manifests say with these of `examples` beside them.
+    fn model(manifests: &[&str]) -> Model {
         let directory = tempfile::tempdir().unwrap();
         for name in manifests {
             let copy = directory.path().join(name);
@@ -99,8 +137,19 @@ mod tests {
             let path = file.unwrap().path();
             std::fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
         }
-        let model = Model::of(&load(directory.path()).unwrap()).unwrap();
-        model.allows(from.parse().unwrap(), to.parse().unwrap(), Protocol::Tcp)
+        Model::of(&load(directory.path()).unwrap()).unwrap()
+    }
+
+    /// Whether the pod at the first address may open a connection to the second.
+    fn allows(manifests: &[&str], from: &str, to: &str) -> bool {
+        model(manifests).allows(from.parse().unwrap(), to.parse().unwrap(), Protocol::Tcp)
+    }
+
+    /// The ways from outside to a service, by the first node, with these manifests beside the shop's.
+    fn ways(manifests: &[&str], to: &str) -> Vec<(String, String, bool)> {
+        let [own, client] = ["172.18.0.11", "203.0.113.9"].map(|address| address.parse().unwrap());
+        let ways = model(manifests).ways(0, own, client, to.parse().unwrap(), Protocol::Tcp);
+        ways.into_iter().map(|way| (way.backend.to_string(), way.source.to_string(), way.allowed)).collect()
     }
 
     const WEB: &str = "10.244.1.10";
@@ -130,10 +179,22 @@ mod tests {
 
     #[test]
     fn a_service_ends_at_its_backends() {
-        let model = Model::of(&load(&shell::root().join("examples/shop")).unwrap()).unwrap();
         let backends =
-            model.backends(WEB.parse().unwrap(), "10.96.0.20:9000".parse().unwrap(), Protocol::Tcp);
+            model(&[]).backends(WEB.parse().unwrap(), "10.96.0.20:9000".parse().unwrap(), Protocol::Tcp);
         let expected = ["10.244.1.11:9000", "10.244.2.11:9000", "10.244.2.12:9000"];
         assert_eq!(backends, expected.map(|backend| (backend.parse().unwrap(), true)).into());
+    }
+
+    #[test]
+    fn a_backend_sees_the_client_of_a_dsr_service_and_else_the_node_that_took_the_connection() {
+        let way = |backend: &str, source: &str, allowed| (backend.to_owned(), source.to_owned(), allowed);
+        let web = |allowed| {
+            ["10.244.1.10:8080", "10.244.2.10:8080"].map(|web| way(web, "203.0.113.9", allowed)).to_vec()
+        };
+        assert_eq!(ways(&[], "198.51.100.10:80"), web(true));
+        assert_eq!(ways(&["deny-all.yaml"], "198.51.100.10:80"), web(false));
+        let dns = ["10.244.1.13:5353", "10.244.2.15:5353"];
+        assert_eq!(ways(&[], "198.51.100.53:53"), dns.map(|dns| way(dns, "172.18.0.11", true)));
+        assert_eq!(ways(&[], "198.51.100.53:54"), []);
     }
 }

@@ -14,8 +14,11 @@ use super::{
 };
 use crate::shell;
 
-/// The router of the nodes and, in its own place, of the pods, per family.
+/// A pod's way to its node, per family: the same on all of them.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
+
+/// The router of the nodes. None of their own addresses: they would answer none of its ARP requests.
+const ROUTERS: [&str; 2] = ["169.254.2.1", "fe80::2"];
 
 /// For every namespace that forwards. Addresses are unique by plan: none waits for duplicate detection.
 const ROUTER: [(&str, &str); 5] = [
@@ -46,8 +49,8 @@ pub fn build(plan: &Plan) -> Result<()> {
         netns::ip(Some(&node.netns), &node_side(plan, number))?;
         // A veth hands packets over with the checksum still to be filled in. XDP programs on the other side
         // cannot see that, and would update a checksum that is not there: so it is filled in on sending.
-        checksums_off(&node.netns, "uplink")?;
-        checksums_off(UNDERLAY, &node.port)?;
+        checksums(&node.netns, "uplink", false)?;
+        checksums(UNDERLAY, &node.port, false)?;
     }
     netns::ip(Some(UNDERLAY), &underlay_routes(plan))?;
     for pod in &plan.pods {
@@ -81,10 +84,18 @@ pub fn route_to(plan: &Plan, pod: &Pod) -> Result<()> {
     netns::ip(Some(&plan.nodes[pod.node].netns), &pod.addresses.iter().map(route).collect::<Vec<_>>())
 }
 
+/// Whether a device claims to fill in transport checksums, so that the kernel leaves them, and long packets, to it.
+pub fn checksums(netns: &str, device: &str, by_device: bool) -> Result<()> {
+    let value = if by_device { "on" } else { "off" };
+    netns::within(netns, || {
+        shell::output(Command::new("ethtool").args(["-K", device, "tx", value])).map(drop)
+    })
+}
+
 fn underlay(plan: &Plan) -> Vec<String> {
     let mut lines = lines(&["link set lo up", "link add br0 type bridge", "link set br0 up"]);
     for ipv6 in families(plan.nodes.iter().flat_map(|node| &node.addresses)) {
-        lines.push(format!("address add {} dev br0", gateway_address(ipv6)));
+        lines.push(format!("address add {} dev br0", link_scope(&ROUTERS, ipv6)));
     }
     lines
 }
@@ -102,12 +113,12 @@ fn node_side(plan: &Plan, number: usize) -> Vec<String> {
     let mut lines = lines(&["link set lo up", "link set uplink up"]);
     for address in &node.addresses {
         lines.push(format!("address add {} dev uplink", alone(*address)));
-        let gateway = GATEWAYS[usize::from(address.is_ipv6())];
+        let router = ROUTERS[usize::from(address.is_ipv6())];
         if address.is_ipv4() {
-            lines.push(format!("route add {gateway} dev uplink scope link src {address}"));
+            lines.push(format!("route add {router} dev uplink scope link src {address}"));
         }
         // Services' addresses go this way too: the programs on the uplink translate them first.
-        lines.push(format!("route add default via {gateway} dev uplink src {address}"));
+        lines.push(format!("route add default via {router} dev uplink src {address}"));
     }
     for other in plan.nodes.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, node)| node) {
         for address in &other.addresses {
@@ -138,7 +149,7 @@ fn pod_routes(node: &Node, device: &str) -> Vec<String> {
 fn host_side(interface: &str, pod: &Pod) -> Vec<String> {
     let mut lines = vec![format!("link add name {interface} type veth peer name eth0 netns {}", pod.netns)];
     for ipv6 in families(&pod.addresses) {
-        lines.push(format!("address add {} dev {interface}", gateway_address(ipv6)));
+        lines.push(format!("address add {} dev {interface}", link_scope(&GATEWAYS, ipv6)));
     }
     lines
 }
@@ -158,19 +169,13 @@ fn pod_side(pod: &Pod) -> Vec<String> {
     lines
 }
 
-fn checksums_off(netns: &str, device: &str) -> Result<()> {
-    netns::within(netns, || {
-        shell::output(Command::new("ethtool").args(["-K", device, "tx", "off"])).map(drop)
-    })
-}
-
 /// Which families occur: false for IPv4, true for IPv6.
 fn families<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> std::collections::BTreeSet<bool> {
     addresses.into_iter().map(IpAddr::is_ipv6).collect()
 }
 
-fn gateway_address(ipv6: bool) -> String {
-    if ipv6 { format!("{}/64 nodad", GATEWAYS[1]) } else { format!("{}/32", GATEWAYS[0]) }
+fn link_scope(per_family: &[&str; 2], ipv6: bool) -> String {
+    if ipv6 { format!("{}/64 nodad", per_family[1]) } else { format!("{}/32", per_family[0]) }
 }
 
 fn alone(address: IpAddr) -> String {

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     rc::Rc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -39,6 +39,17 @@ pub enum Outcome {
     Refusal(String),
 }
 
+/// What a server says, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its name.
+    pub server: String,
+    /// Whom it saw.
+    pub client: IpAddr,
+    /// The client's own port.
+    pub port: u16,
+}
+
 /// A thread that lives in a namespace. Dropping it ends it.
 pub struct Worker {
     jobs: Option<mpsc::UnboundedSender<Job>>,
@@ -48,7 +59,7 @@ pub struct Worker {
 struct Job {
     protocol: Protocol,
     target: SocketAddr,
-    reply: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<Result<Reply, Outcome>>,
 }
 
 impl Worker {
@@ -76,11 +87,19 @@ impl Worker {
 
     /// Opens a connection, or sends a datagram, and waits for the server's name.
     pub async fn probe(&self, protocol: Protocol, target: SocketAddr) -> Outcome {
-        let (reply, outcome) = oneshot::channel();
+        match self.ask(protocol, target).await {
+            Ok(reply) => Outcome::Answer(reply.server),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// The same; returns all that the server says, or what came instead.
+    pub async fn ask(&self, protocol: Protocol, target: SocketAddr) -> Result<Reply, Outcome> {
+        let (reply, answer) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(Job { protocol, target, reply });
         }
-        outcome.await.unwrap_or_else(|_| Outcome::Refusal("the client has ended".to_owned()))
+        answer.await.unwrap_or_else(|_| Err(Outcome::Refusal("the client has ended".to_owned())))
     }
 }
 
@@ -116,17 +135,18 @@ async fn live(
     }
 }
 
-/// Answers everything that comes to a port, of either family, with a name.
+/// Answers everything that comes to a port, of either family, with a name and the address that it came from.
 async fn serve(name: String, protocol: Protocol, port: u16) -> io::Result<()> {
     // An IPv6 socket on the unspecified address takes IPv4 too.
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let answer = move |client: SocketAddr| format!("{name}\n{}\n", client.ip().to_canonical());
     match protocol {
         Protocol::Tcp => {
             let listener = TcpListener::bind(address).await?;
             task::spawn_local(async move {
-                while let Ok((mut stream, _)) = listener.accept().await {
-                    let name = name.clone();
-                    task::spawn_local(async move { stream.write_all(name.as_bytes()).await });
+                while let Ok((mut stream, client)) = listener.accept().await {
+                    let answer = answer(client);
+                    task::spawn_local(async move { stream.write_all(answer.as_bytes()).await });
                 }
             });
         }
@@ -135,7 +155,7 @@ async fn serve(name: String, protocol: Protocol, port: u16) -> io::Result<()> {
             task::spawn_local(async move {
                 let mut question = [0; 64];
                 while let Ok((_, client)) = socket.recv_from(&mut question).await {
-                    let _ = socket.send_to(name.as_bytes(), client).await;
+                    let _ = socket.send_to(answer(client).as_bytes(), client).await;
                 }
             });
         }
@@ -144,7 +164,7 @@ async fn serve(name: String, protocol: Protocol, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-async fn attempt(protocol: Protocol, target: SocketAddr) -> Outcome {
+async fn attempt(protocol: Protocol, target: SocketAddr) -> Result<Reply, Outcome> {
     let answer = async {
         match protocol {
             Protocol::Tcp => ask_tcp(target).await,
@@ -152,25 +172,35 @@ async fn attempt(protocol: Protocol, target: SocketAddr) -> Outcome {
             Protocol::Sctp => Err(io::ErrorKind::Unsupported.into()),
         }
     };
+    let refused = |error: io::Error| Outcome::Refusal(error.to_string());
     match time::timeout(PATIENCE, answer).await {
-        Ok(Ok(name)) => Outcome::Answer(name),
-        Ok(Err(error)) => Outcome::Refusal(error.to_string()),
-        Err(_) => Outcome::Silence,
+        Ok(Ok((text, port))) => {
+            parse(&text, port).ok_or_else(|| Outcome::Refusal(format!("it says {text:?}")))
+        }
+        Ok(Err(error)) => Err(refused(error)),
+        Err(_) => Err(Outcome::Silence),
     }
 }
 
-async fn ask_tcp(target: SocketAddr) -> io::Result<String> {
-    let mut name = String::new();
-    TcpStream::connect(target).await?.read_to_string(&mut name).await?;
-    Ok(name)
+/// What a server says, and the own port of who hears it.
+async fn ask_tcp(target: SocketAddr) -> io::Result<(String, u16)> {
+    let mut text = String::new();
+    let mut stream = TcpStream::connect(target).await?;
+    stream.read_to_string(&mut text).await?;
+    Ok((text, stream.local_addr()?.port()))
 }
 
-async fn ask_udp(target: SocketAddr) -> io::Result<String> {
+async fn ask_udp(target: SocketAddr) -> io::Result<(String, u16)> {
     let own: SocketAddr = if target.is_ipv6() { ([0; 8], 0).into() } else { ([0; 4], 0).into() };
     let socket = UdpSocket::bind(own).await?;
     socket.connect(target).await?;
     socket.send(b"who?").await?;
-    let mut name = [0; 320];
-    let length = socket.recv(&mut name).await?;
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+    let mut text = [0; 512];
+    let length = socket.recv(&mut text).await?;
+    Ok((String::from_utf8_lossy(&text[..length]).into_owned(), socket.local_addr()?.port()))
+}
+
+fn parse(text: &str, port: u16) -> Option<Reply> {
+    let (server, client) = text.trim_end().split_once('\n')?;
+    Some(Reply { server: server.to_owned(), client: client.parse().ok()?, port })
 }

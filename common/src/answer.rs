@@ -21,6 +21,8 @@ pub trait NewHeader {
     const UNREACHABLE: u8;
     /// Code of that: no one listens at the port.
     const PORT_UNREACHABLE: u8;
+    /// Type and code of an error that says which length gets through (RFC 1191, RFC 8201).
+    const TOO_BIG: [u8; 2];
 
     /// The IP protocol number of ICMP of this family.
     const ICMP: u8;
@@ -33,6 +35,7 @@ impl NewHeader for Ipv4 {
     const ERROR_MAX: u32 = 576;
     const UNREACHABLE: u8 = 3;
     const PORT_UNREACHABLE: u8 = 3;
+    const TOO_BIG: [u8; 2] = [3, 4];
     const ICMP: u8 = protocol::ICMP;
 
     #[inline(always)]
@@ -57,6 +60,7 @@ impl NewHeader for Ipv6 {
     const ERROR_MAX: u32 = 1280;
     const UNREACHABLE: u8 = 1;
     const PORT_UNREACHABLE: u8 = 4;
+    const TOO_BIG: [u8; 2] = [2, 0];
     const ICMP: u8 = protocol::ICMPV6;
 
     #[inline(always)]

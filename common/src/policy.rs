@@ -141,4 +141,26 @@ pub const RULE_SELF: u32 = 2;
 /// The first rule number that the agent gives out.
 pub const RULE_FIRST: u32 = 16;
 
-plain!(Identity: 8, PeerKey: 8, PortTable: 8, PortInterval: 8, RuleSet: 48, Rule: 16);
+/// Element of the `RULE_HITS` array, on one CPU: what a rule has decided.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleHits {
+    /// Connections: those that it let in, from their first packet on or since a change, and the attempts
+    /// that it refused.
+    pub connections: u64,
+    /// Packets, of both directions.
+    pub packets: u64,
+}
+
+impl RuleHits {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.wrapping_add(other.connections),
+            packets: self.packets.wrapping_add(other.packets),
+        }
+    }
+}
+
+plain!(Identity: 8, PeerKey: 8, PortTable: 8, PortInterval: 8, RuleSet: 48, Rule: 16, RuleHits: 16);

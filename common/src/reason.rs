@@ -80,7 +80,7 @@ reasons! {
     ServiceNotLocal = 27 "SERVICE_BACKEND_NOT_ALLOWED" "the service has endpoints, but its traffic policy lets this node use none of them"
     SourceRange = 28 "DENIED_BY_LB_SRC_RANGE_CHECK" "the client is in none of the service's loadBalancerSourceRanges"
     InvalidTunnel = 29 "INVALID_TUNNEL_PACKET" "a tunnelled packet that no node of the cluster sent, or that is for none of its backends here"
-    PacketTooBig = 30 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend"
+    PacketTooBig = 30 "FRAG_NEEDED" "the packet does not fit into the tunnel to its backend; its sender is told which length does, by ICMP"
     ServiceBackendGone = 31 "SERVICE_BACKEND_GONE" "the flow's backend is no longer an endpoint of its service; who sends on a TCP connection is told, by a reset"
     FragmentBufferFull = 32 "FRAGMENT_BUFFER_FULL" "a fragment that came before its first, and there is no room for it to wait"
     FragmentTimedOut = 33 "FRAGMENT_TIMED_OUT" "a fragment that came before its first and waited for it in vain"

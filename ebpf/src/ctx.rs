@@ -51,6 +51,8 @@ pub trait Raw: Sized {
     fn data_end(ctx: &Ctx<Self>) -> u32;
     /// Length of the packet in bytes, link-layer header included.
     fn len(ctx: &Ctx<Self>) -> u32;
+    /// The interface that the hook belongs to.
+    fn ifindex(ctx: &Ctx<Self>) -> u32;
     /// Length of the segments of a segmentation-offload packet, else 0.
     fn gso_size(ctx: &Ctx<Self>) -> u32;
     /// Sees to it that the first `len` bytes, or all there are, can be read.
@@ -92,6 +94,12 @@ impl<R: Raw> Ctx<R> {
     #[inline(always)]
     pub fn len(&self) -> u32 {
         R::len(self)
+    }
+
+    /// The interface that the hook belongs to.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        R::ifindex(self)
     }
 
     /// Length of the segments of a segmentation-offload packet, else 0.
@@ -188,8 +196,6 @@ macro_rules! field {
 }
 
 impl Ctx {
-    field!(/// The interface that the hook belongs to.
-        ifindex);
     field!(/// The interface that the packet came in by; 0: the node itself sent it.
         ingress_ifindex);
     field!(/// Whether the kernel took a VLAN tag off the frame and keeps it beside it.
@@ -360,6 +366,12 @@ impl Raw for __sk_buff {
     fn len(ctx: &Ctx<Self>) -> u32 {
         // SAFETY: as before.
         unsafe { (*ctx.raw).len }
+    }
+
+    #[inline(always)]
+    fn ifindex(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.raw).ifindex }
     }
 
     #[inline(always)]

@@ -16,7 +16,7 @@ use crate::{
     family::Family,
     flow::{Path, Rules},
     maps, masquerade,
-    parse::Kind,
+    parse::{Kind, Packet},
     policy::{self, Direction},
     report, service,
     slow::{self, GO_ON, NOT_OURS},
@@ -38,8 +38,7 @@ pub fn revisit<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     if still_served::<F>(state, work) {
         return GO_ON;
     }
-    let is_connection = work.packet.kind == Kind::Tcp
-        && work.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN;
+    let is_connection = work.packet.kind == Kind::Tcp && !is_opening(&work.packet);
     if is_connection || work.path.flags & flags::REPLY != 0 {
         return Reason::ServiceBackendGone as u32;
     }
@@ -55,6 +54,7 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
     // SAFETY: places in the map.
     unsafe { words::copy(&raw mut work.path.to, work.packet.key.tuple()) };
     work.path.state = state::OPENING;
+    work.known_rules = Rules::NONE;
     let answer = open::<F>(ctx, hook, state, work);
     let Work { packet, path, .. } = work;
     // SAFETY: as before.
@@ -69,6 +69,16 @@ pub fn choose<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 
 #[inline(always)]
 pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     name_ends(work);
+    let answer = slow::hear(judge_ends::<F>(work));
+    slow::settle();
+    let Work { packet, path, rules, known_rules, .. } = work;
+    let (flags, tcp_flags) = (u32::from(path.flags), u32::from(packet.tcp_flags));
+    slow::hear(policy::count_judged(rules.packed(), known_rules.packed(), answer, flags, tcp_flags))
+}
+
+/// [`judge`], once it is known who speaks with whom.
+#[inline(always)]
+fn judge_ends<F: Family>(work: &mut Work<F::Addr>) -> u32 {
     let Work { packet, path, client, server, rules, .. } = work;
     let protocol = policy_protocol(packet.key.protocol);
     let port = server.port.get();
@@ -99,6 +109,12 @@ pub fn judge<F: Family>(work: &mut Work<F::Addr>) -> u32 {
         }
     }
     GO_ON
+}
+
+/// Whether a TCP packet asks for a connection.
+#[inline(always)]
+fn is_opening<A>(packet: &Packet<A>) -> bool {
+    packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
 }
 
 /// Third step: records the flow, a new one in both directions.

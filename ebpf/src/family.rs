@@ -70,7 +70,7 @@ pub trait Family: Sized {
     /// [`crate::masquerade::allot`], see [`crate::slow`].
     fn allot() -> u32;
     /// [`crate::masquerade::is_free`], see [`crate::slow`].
-    fn is_free() -> bool;
+    fn is_free(attempt: u32) -> bool;
     /// Whether there is a live flow of the key in [`Work::entry`], see [`crate::slow`].
     fn has_entry() -> bool;
     /// [`crate::flow::keep_alive`], see [`crate::slow`].
@@ -87,6 +87,8 @@ pub trait Family: Sized {
     fn leave_tunnel(ctx: &Ctx) -> u32;
     /// [`crate::deliver::expired`], see [`crate::slow`].
     fn expired() -> u32;
+    /// [`crate::reject::quote`], see [`crate::slow`].
+    fn quote(ctx: &Ctx, hook: u32) -> u32;
     /// Answers a packet that is refused, where that is due, see [`crate::slow`]. Gives what the program returns.
     fn answer(ctx: &Ctx, hook: u32, reason: u32) -> i32;
     /// [`crate::report::refuse`], see [`crate::slow`].
@@ -181,7 +183,7 @@ pub struct Inet6;
 
 /// The stages and maps of a family, by the endings of their names.
 macro_rules! family_maps {
-    ($revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $answer:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
+    ($revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $quote:ident $answer:ident $refuse:ident $work:ident $endpoints:ident $identities:ident $inside:ident $frontends:ident $rings:ident $members:ident $sources:ident $affinity:ident $flows:ident $mask:ident $fragments:ident) => {
         #[inline(always)]
         fn decide(ctx: &Ctx, hook: Hook, is_known: bool) -> u32 {
             let mut answer = if is_known { slow::hear(slow::$revisit()) } else { slow::NOT_OURS };
@@ -214,8 +216,8 @@ macro_rules! family_maps {
             slow::hear(slow::$allot())
         }
         #[inline(always)]
-        fn is_free() -> bool {
-            slow::hear(slow::$free()) == slow::GO_ON
+        fn is_free(attempt: u32) -> bool {
+            slow::hear(slow::$free(attempt)) == slow::GO_ON
         }
         #[inline(always)]
         fn has_entry() -> bool {
@@ -253,6 +255,10 @@ macro_rules! family_maps {
         fn balance(service: &Service, ring: Ring, set: u32) -> bool {
             slow::hear(slow::$balance(service.id, service.affinity, ring.offset, ring.len, set))
                 == slow::GO_ON
+        }
+        #[inline(always)]
+        fn quote(ctx: &Ctx, hook: u32) -> u32 {
+            slow::hear(slow::$quote(ctx.as_ptr(), hook))
         }
         #[inline(always)]
         fn answer(ctx: &Ctx, hook: u32, reason: u32) -> i32 {
@@ -348,7 +354,7 @@ impl Family for Inet {
         &state.node_v4
     }
 
-    family_maps!(revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 answer_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
+    family_maps!(revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 quote_v4 answer_v4 refuse_v4 WORK_V4 ENDPOINTS_V4 IDENTITIES_V4 INSIDE_V4 FRONTENDS_V4 RINGS_V4 MEMBERS_V4 SOURCE_RANGES_V4 AFFINITY_V4 FLOWS_V4 FLOW_MASK_V4 FRAGMENTS_V4);
 }
 
 impl Family for Inet6 {
@@ -385,5 +391,5 @@ impl Family for Inet6 {
         &state.node_v6
     }
 
-    family_maps!(revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 answer_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
+    family_maps!(revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 quote_v6 answer_v6 refuse_v6 WORK_V6 ENDPOINTS_V6 IDENTITIES_V6 INSIDE_V6 FRONTENDS_V6 RINGS_V6 MEMBERS_V6 SOURCE_RANGES_V6 AFFINITY_V6 FLOWS_V6 FLOW_MASK_V6 FRAGMENTS_V6);
 }

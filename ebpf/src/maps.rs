@@ -15,7 +15,7 @@ use weir_common::{
     early::{EarlyFrame, EarlySet, SETS, WAYS},
     endpoint::Endpoint,
     flow::{FlowSet, Fragment, FragmentKey},
-    policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
+    policy::{Identity, PeerKey, PortInterval, Rule, RuleHits, RuleSet},
     reason::{Counter, HOOKS, REASONS},
     service::{Affinity, AffinityKey, Backend, FrontendKey, MemberKey, Service, SourceKey},
     state::State,
@@ -74,7 +74,7 @@ pub static VECTORS: Array<u64> = Array::with_max_entries(65536, 0);
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(65536, 0);
 #[map]
-pub static RULE_HITS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(65536, 0);
+pub static RULE_HITS: PerCpuArray<RuleHits> = PerCpuArray::with_max_entries(65536, 0);
 
 #[map]
 pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, Service> =

@@ -20,8 +20,9 @@ const FIRST_PORT: u16 = 10_000;
 const PORTS: u32 = 20_000;
 /// Ports looked at before the connection is refused.
 const TRIES: u32 = 16;
-/// After so many of them a port will do whose flow has ended. Such flows are kept for two minutes, and there are
-/// fewer ports than a client opens connections in that time.
+/// After so many of them a port will do whose flow has only just ended, and from the second try on one whose flow has
+/// ended and said nothing for a second, by which time both of its ends are done with it. Such flows are kept for two
+/// minutes, and there are fewer ports than a client opens connections in that time.
 const PATIENT_TRIES: u32 = TRIES / 2;
 /// Distance of one try from the next: a prime that shares no factor with the number of ports.
 const STEP: u32 = 1117;
@@ -49,7 +50,7 @@ pub fn concerns<F: Family>(state: &State, path: &Path<F::Addr>) -> bool {
 #[inline(always)]
 pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let Some(state) = maps::state() else { return Err(Reason::NotReady) };
-    let Work { packet, path, server, entry: Entry { key, path: found }, cursor, .. } = work;
+    let Work { packet, path, server, entry: Entry { key, .. }, cursor, .. } = work;
     key.dport = packet.key.sport;
     let first = packet.key.hash() as u32 % PORTS;
     cursor.set(first);
@@ -71,30 +72,38 @@ pub fn allot<F: Family>(work: &mut Work<F::Addr>) -> Result<(), Reason> {
     key.scope = server.ifindex;
     key.protocol = packet.key.protocol;
     for attempt in 0..TRIES {
-        let is_free = F::is_free();
-        slow::settle();
-        if is_free || attempt >= PATIENT_TRIES && found.state == flow::state::CLOSING {
+        if F::is_free(attempt) {
+            slow::settle();
+            let Work { packet, path, entry: Entry { key, .. }, .. } = work;
             path.to.sport = key.dport;
             if key.dport != packet.key.sport {
                 path.flags |= flags::REWRITE;
             }
             return Ok(());
         }
-        let offset = (cursor.get() + STEP) % PORTS;
-        cursor.set(offset);
-        key.dport = Be16::new(FIRST_PORT + offset as u16);
     }
     Err(Reason::NoFreePort)
 }
 
-/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's.
+/// Whether the answers that [`Work::entry`] is for are of no other flow than the packet's, or of one that has ended;
+/// for the `attempt`th time, the first excepted by another port.
 #[inline(always)]
-pub fn is_free<F: Family>(work: &Work<F::Addr>) -> bool {
+pub fn is_free<F: Family>(attempt: u32, work: &mut Work<F::Addr>) -> bool {
+    if attempt != 0 {
+        let offset = (work.cursor.get() + STEP) % PORTS;
+        work.cursor.set(offset);
+        work.entry.key.dport = Be16::new(FIRST_PORT + offset as u16);
+    }
     if !F::has_entry() {
         return true;
     }
     slow::settle();
-    let (sent, answer) = (work.packet.key.tuple(), &work.entry.path.to);
+    let (sent, found) = (work.packet.key.tuple(), &work.entry.path);
+    let is_over = attempt >= PATIENT_TRIES || attempt != 0 && found.is_due;
+    if is_over && found.state == flow::state::CLOSING {
+        return true;
+    }
+    let answer = &found.to;
     // SAFETY: places of one type each, all in the map.
     let are_ends = unsafe {
         words::same(&raw const answer.src, &raw const sent.dst)

@@ -4,6 +4,8 @@ use core::hint::black_box;
 
 use weir_common::{
     endpoint::Endpoint,
+    flow::flags,
+    header::tcp_flags,
     policy::{
         MAX_LINKS, MAX_PASSES, MAX_PORT_STEPS, MAX_RULES, MAX_WORDS, NO_POLICY, PROTOCOLS, PeerKey,
         PortTable, Protocol, RULE_NONE, action,
@@ -11,7 +13,7 @@ use weir_common::{
     reason::Reason,
 };
 
-use crate::{family::Family, maps};
+use crate::{family::Family, flow::Rules, maps, slow::GO_ON};
 
 /// Whose rules are asked.
 #[derive(Clone, Copy)]
@@ -53,12 +55,50 @@ pub fn judge<F: Family>(
         _ => {}
     }
     *rule = (found >> 32) as u32;
-    maps::count(&maps::RULE_HITS, *rule, 0);
     match found as u32 & ACTION_MASK {
         action::ALLOW => Ok(()),
         action::DENY => Err(Reason::PolicyDeny),
         _ => Err(Reason::PolicyDenied),
     }
+}
+
+/// Counts a packet for the rules that decided its flow.
+#[inline(always)]
+pub fn count_packet(rules: &Rules) {
+    for rule in [rules.egress, rules.ingress] {
+        if rule != RULE_NONE
+            && let Some(hits) = maps::RULE_HITS.get_ptr_mut(rule)
+        {
+            // SAFETY: the element of this CPU, which no other program on this CPU can interrupt at TC.
+            unsafe { (*hits).packets += 1 };
+        }
+    }
+}
+
+/// Counts what has just been judged, for each of the two rules, as they are `now`: the packet; and a connection,
+/// where it was not the same one `before`, for a flow is judged again after every change. Of two directions the
+/// one counts that the flow was opened in; of a TCP connection that is refused, its SYNs. Gives `answer` back.
+///
+/// A function of its own for the same reason as [`evaluate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_judged(now: u64, before: u64, answer: u32, way: u32, tcp: u32) -> u32 {
+    // Of segments that are valid at all, a SYN has neither and every other one or both.
+    let goes_on = tcp as u8 & (tcp_flags::ACK | tcp_flags::RST) != 0;
+    let is_new = way as u16 & flags::REPLY == 0 && (answer == GO_ON || !goes_on);
+    for half in [0, 32] {
+        let (rule, former) = ((now >> half) as u32, (before >> half) as u32);
+        if let Some(hits) = maps::RULE_HITS.get_ptr_mut(rule) {
+            // SAFETY: as in `count_packet`.
+            unsafe {
+                (*hits).packets += 1;
+                if is_new && rule != former {
+                    (*hits).connections += 1;
+                }
+            }
+        }
+    }
+    answer
 }
 
 /// Results of [`evaluate`] that name no rule.

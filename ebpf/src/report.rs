@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_NO_WAKEUP, TC_ACT_SHOT},
+    bindings::{BPF_RB_NO_WAKEUP, TC_ACT_SHOT, xdp_md},
     helpers::bpf_ktime_get_ns,
 };
 use aya_log_ebpf::debug;
@@ -10,12 +10,12 @@ use weir_common::{
     addr::V6,
     event::{Event, kind},
     flow::Tuple,
-    reason::{Hook, drop_counter},
+    reason::{Hook, Reason, drop_counter},
     state::events,
 };
 
 use crate::{
-    ctx::Ctx,
+    ctx::{Ctx, Raw},
     deliver::Outcome,
     family::Family,
     flow::Rules,
@@ -24,6 +24,9 @@ use crate::{
     slow, words,
     work::{Refusal, Work},
 };
+
+/// Events of dropped packets that one CPU sends a second from the edge.
+const MOST_TOLD_A_SECOND: u32 = 100;
 
 /// Turns a verdict into the return value of a classifier. Counts a packet that passes; one that is refused
 /// has been counted.
@@ -77,6 +80,23 @@ pub fn refuse<F: Family>(ctx: &Ctx, hook: u32, reason: u32, work: &mut Work<F::A
     action
 }
 
+/// Counts a packet that the edge drops, and tells of it. The count is of all; the events have a limit, for who
+/// is denied may send as fast as the wire carries.
+#[inline(always)]
+pub fn denied<F: Family>(ctx: &Ctx<xdp_md>, reason: Reason, work: &mut Work<F::Addr>) {
+    let Work { packet, told, .. } = work;
+    maps::count(&maps::DROPS, drop_counter(Hook::Edge as u32, reason as u32), ctx.len());
+    if !told.admits(MOST_TOLD_A_SECOND) {
+        return;
+    }
+    emit(ctx, events::DROPS, |event| {
+        describe::<F>(event, packet);
+        event.kind = kind::DROP;
+        event.reason = reason as u8;
+        event.hook = Hook::Edge as u8;
+    });
+}
+
 /// Tells of a new flow.
 #[inline(always)]
 pub fn opened<F: Family>(ctx: &Ctx, hook: u32, packet: &Packet<F::Addr>, to: &Tuple<F::Addr>, rules: &Rules) {
@@ -105,7 +125,7 @@ fn describe<F: Family>(event: &mut Event, packet: &Packet<F::Addr>) {
 
 /// Sends an event of class `class` if the agent wants such. When the buffer is full the loss is counted.
 #[inline(always)]
-fn emit(ctx: &Ctx, class: u32, fill: impl FnOnce(&mut Event)) {
+fn emit(ctx: &Ctx<impl Raw>, class: u32, fill: impl FnOnce(&mut Event)) {
     let Some(state) = maps::state() else { return };
     if state.events & class == 0 {
         return;

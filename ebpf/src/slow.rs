@@ -73,7 +73,7 @@ pub fn settle() {
 
 /// Exports the stages of one family.
 macro_rules! stages {
-    ($family:ty: $revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $answer:ident $refuse:ident) => {
+    ($family:ty: $revisit:ident $choose:ident $ends:ident $judge:ident $serve:ident $balance:ident $allot:ident $free:ident $peek:ident $record:ident $insert:ident $keep_alive:ident $icmp:ident $fragment:ident $icmp_error:ident $expired:ident $enter:ident $leave:ident $quote:ident $answer:ident $refuse:ident) => {
         /// [`decide::revisit`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -135,8 +135,11 @@ macro_rules! stages {
         /// [`masquerade::is_free`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $free() -> u32 {
-            run::<$family>(|work| if masquerade::is_free::<$family>(work) { GO_ON } else { NOT_OURS })
+        pub extern "C" fn $free(attempt: u32) -> u32 {
+            let attempt = hear(attempt);
+            run::<$family>(
+                |work| if masquerade::is_free::<$family>(attempt, work) { GO_ON } else { NOT_OURS },
+            )
         }
 
         /// [`flow::peek`].
@@ -215,6 +218,14 @@ macro_rules! stages {
             run::<$family>(|work| answer(deliver::expired::<$family>(&work.packet)))
         }
 
+        /// [`reject::quote`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $quote(skb: *mut __sk_buff, hook: u32) -> u32 {
+            let hook = hear(hook);
+            run::<$family>(|work| reject::quote::<$family>(&Ctx::new(skb), hook, work))
+        }
+
         /// [`reject::answer`] or [`reset::answer`], whichever is due. Answers what the program returns.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -222,7 +233,7 @@ macro_rules! stages {
             let (hook, reason, ctx) = (hear(hook), hear(reason), Ctx::new(skb));
             run::<$family>(|work| {
                 let answer = if reject::is_due(reason) {
-                    reject::answer::<$family>(&ctx, hook, work)
+                    reject::answer::<$family>(&ctx, hook, reason, work)
                 } else if reason == Reason::ServiceBackendGone as u32 {
                     reset::answer::<$family>(&ctx, hook, work)
                 } else {
@@ -244,8 +255,8 @@ macro_rules! stages {
     };
 }
 
-stages!(Inet: revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 answer_v4 refuse_v4);
-stages!(Inet6: revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 answer_v6 refuse_v6);
+stages!(Inet: revisit_v4 choose_v4 ends_v4 judge_v4 serve_v4 balance_v4 allot_v4 free_v4 peek_v4 record_v4 insert_v4 keep_alive_v4 icmp_v4 fragment_v4 icmp_error_v4 expired_v4 enter_v4 leave_v4 quote_v4 answer_v4 refuse_v4);
+stages!(Inet6: revisit_v6 choose_v6 ends_v6 judge_v6 serve_v6 balance_v6 allot_v6 free_v6 peek_v6 record_v6 insert_v6 keep_alive_v6 icmp_v6 fragment_v6 icmp_error_v6 expired_v6 enter_v6 leave_v6 quote_v6 answer_v6 refuse_v6);
 
 /// [`Ctx::sum`]. Answers the sum, or [`NOT_OURS`].
 #[unsafe(no_mangle)]

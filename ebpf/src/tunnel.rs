@@ -98,8 +98,8 @@ pub fn record<F: Family>(work: &mut Work<F::Addr>) {
     F::insert();
 }
 
-/// Puts the packet, whose way is in `work`, into the tunnel to its backend. Leaves the interface that it
-/// leaves by in [`Work::fib`].
+/// Puts the packet, whose way is in `work`, into the tunnel to its backend. Leaves in [`Work::fib`] the interface
+/// that it leaves by, and for one that is too big the length that would fit.
 ///
 /// # Errors
 /// [`Reason::PacketTooBig`], and [`Reason::RewriteFailed`] when the kernel refuses.
@@ -116,6 +116,7 @@ pub fn enter<F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(), Reaso
         segment => packet.l4 - IP_OFFSET + transport_len(ctx, packet) + segment,
     };
     if !fits::<F>(ctx, slow::hear(longest), ifindex) {
+        fib.mtu = ctx.mtu(ifindex).saturating_sub(size_of::<F::Header>() as u32) as u16;
         return Err(Reason::PacketTooBig);
     }
     ip.take_hop();

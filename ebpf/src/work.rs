@@ -2,11 +2,18 @@
 
 use core::marker::PhantomPinned;
 
-use weir_common::{addr::Be16, endpoint::Endpoint, flow::FlowKey, reason::Reason, service::Affinity};
+use weir_common::{
+    addr::Be16,
+    endpoint::Endpoint,
+    flow::{FlowKey, elapsed},
+    reason::Reason,
+    service::Affinity,
+};
 
 use crate::{
     edge::fib::Fib,
     flow::{Path, Rules},
+    maps,
     parse::Packet,
     words,
 };
@@ -51,7 +58,9 @@ pub struct Work<A> {
     pub entry: Entry<A>,
     /// The packet that an ICMP error quotes, turned round: the key of what its receiver sends back.
     pub quoted: FlowKey<A>,
-    /// The rules that decided it.
+    /// The rules that decided its flow, as the entry says that was found.
+    pub known_rules: Rules,
+    /// The rules that decide it now, and that an entry is written with.
     pub rules: Rules,
     /// Where the packet came out of a tunnel: the backend that it was sent to.
     pub tunnelled_to: A,
@@ -65,6 +74,8 @@ pub struct Work<A> {
     pub best: Best,
     /// Answers that went outside.
     pub meter: Meter,
+    /// Events of packets that the edge dropped.
+    pub told: Meter,
     /// Tells the compiler that a reference to it is not the only one: a stage of [`slow`](crate::slow) takes
     /// its own out of the map. So only who was given all of it may call one.
     pub shared: PhantomPinned,
@@ -109,6 +120,19 @@ pub struct Meter {
     pub since: u32,
     /// Packets since then.
     pub count: u32,
+}
+
+impl Meter {
+    /// Counts one more; false when there have been `most` this second.
+    #[inline(always)]
+    pub fn admits(&mut self, most: u32) -> bool {
+        let now = maps::now();
+        if elapsed(now, self.since) >= maps::HZ.load() {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count <= most
+    }
 }
 
 /// One end of a flow.

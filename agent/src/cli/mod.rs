@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod connections;
 mod describe;
+mod describe_policy;
 mod diff;
 #[cfg(test)]
 mod documented;
@@ -42,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Describe(args) => match args.what {
             DescribeWhat::Service(args) => describe::service(&args),
+            DescribeWhat::Policy(args) => describe_policy::policy(&args),
         },
         Command::Lb(args) => match args.what {
             LbWhat::Simulate(args) => simulate::run(&args),

@@ -89,6 +89,9 @@ fn render(status: &Status, style: Style) -> String {
             style.red(format!("programs taken off an interface and attached again: {times}"))
         );
     }
+    if let Some(why) = &status.edge_refused {
+        let _ = writeln!(text, "  services at the edge are served by TC, slower: {}", escape(why));
+    }
     for table in [forwarded(status), drops(status), maps(status), programs(status)] {
         if !table.is_empty() {
             let _ = write!(text, "\n{table}");

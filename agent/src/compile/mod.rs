@@ -28,7 +28,7 @@ use weir_common::state::inside;
 
 use crate::{
     cluster::{Cluster, Name, Namespace, Node, Pod},
-    datapath::{Datapath, Direction, Endpoint, IdentityId, RuleSet, RuleSetId, Target},
+    datapath::{Datapath, Direction, Endpoint, IdentityId, RuleId, RuleOrigin, RuleSet, RuleSetId, Target},
     shared_map::SharedMap,
 };
 
@@ -132,6 +132,13 @@ impl Compiler {
     /// For a node, with no number given out.
     pub fn new(node: &str) -> Self {
         Self { node: node.to_owned(), ..Self::default() }
+    }
+
+    /// For a node whose rules have these numbers.
+    pub fn with_rules(node: &str, rules: &SharedMap<RuleId, RuleOrigin>) -> Self {
+        let mut compiler = Self::new(node);
+        compiler.numbers.rules.restore(rules.iter().map(|(rule, origin)| (RuleKey::from(origin), *rule)));
+        compiler
     }
 
     /// The numbers that it has given out.

@@ -139,6 +139,20 @@ impl<T: Ord + Clone> Interner<T> {
         number
     }
 
+    /// Gives each content the number that it had. Numbers between them that nobody has are free.
+    pub fn restore(&mut self, numbered: impl IntoIterator<Item = (T, u32)>) {
+        let first = self.next;
+        for (content, number) in numbered {
+            if number >= first && self.numbers.get(&content).is_none() && !self.contents.contains_key(&number)
+            {
+                self.next = self.next.max(number + 1);
+                self.contents.insert(number, content.clone());
+                self.numbers.insert(content, number);
+            }
+        }
+        self.free.extend((first..self.next).filter(|number| !self.contents.contains_key(number)));
+    }
+
     /// Frees the numbers of all content that `keep` refuses.
     pub fn retain(&mut self, mut keep: impl FnMut(&T, u32) -> bool) {
         // In the order of the numbers, so that the same history gives the same ones.
@@ -177,6 +191,14 @@ mod tests {
         assert_eq!(numbers.number("a"), 16);
         assert_eq!(numbers.number("b"), 17);
         assert_eq!(numbers.number("a"), 16);
+    }
+
+    #[test]
+    fn content_has_the_number_again_that_it_had_before_a_restart() {
+        let mut numbers = Interner::new(16);
+        // What cannot have been given out is not believed.
+        numbers.restore([("b", 18), ("a", 17), ("a", 20), ("c", 18), ("d", 3)]);
+        assert_eq!(["a", "b", "c", "d"].map(|content| numbers.number(content)), [17, 18, 16, 19]);
     }
 
     #[test]

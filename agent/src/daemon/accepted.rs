@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     cluster::{Name, Objects},
+    datapath::{RuleId, RuleOrigin},
     manifest::{Documents, Key, Object, Reader, Text},
+    shared_map::SharedMap,
 };
 
 /// The accepted state in memory.
@@ -29,6 +31,8 @@ pub(super) struct Accepted {
     pub attachments: BTreeMap<Name, Attachment>,
     /// Interfaces that `weir detach` freed, with their numbers: they are left alone.
     pub freed: BTreeMap<String, u32>,
+    /// The rules that the kernel counts for, by their numbers.
+    pub rules: SharedMap<RuleId, RuleOrigin>,
     /// Since when something has been enforced without a gap.
     pub since: Option<Since>,
 }
@@ -49,6 +53,8 @@ pub(super) struct Stored {
     overlay: Vec<StoredEntry>,
     attachments: Vec<(Name, Attachment)>,
     freed: BTreeMap<String, u32>,
+    #[serde(default)]
+    rules: Vec<(RuleId, RuleOrigin)>,
     since: Option<Since>,
 }
 
@@ -68,6 +74,8 @@ pub(super) struct StoredChange {
     skipped: BTreeMap<String, usize>,
     attachments: Vec<(Name, Attachment)>,
     freed: BTreeMap<String, u32>,
+    #[serde(default)]
+    rules: Vec<(RuleId, Option<RuleOrigin>)>,
     since: Option<Since>,
 }
 
@@ -87,6 +95,8 @@ impl Accepted {
             (key.clone(), entry.map(|entry| StoredEntry::of(key, entry)))
         };
         let overlay: Vec<_> = self.overlay.differences(&after.overlay).map(stored).collect();
+        let rules = self.rules.differences(&after.rules).into_iter();
+        let rules = rules.map(|rule| (*rule.key, rule.after.cloned())).collect();
         (files.len() + overlay.len() <= MOST_CHANGES).then(|| StoredChange {
             revision: after.revision,
             files,
@@ -94,6 +104,7 @@ impl Accepted {
             skipped: after.skipped.clone(),
             attachments: after.attachments.clone().into_iter().collect(),
             freed: after.freed.clone(),
+            rules,
             since: after.since.clone(),
         })
     }
@@ -113,6 +124,12 @@ impl Accepted {
         self.skipped = change.skipped;
         self.attachments = change.attachments.into_iter().collect();
         self.freed = change.freed;
+        for (rule, origin) in change.rules {
+            match origin {
+                Some(origin) => drop(self.rules.insert(rule, origin)),
+                None => drop(self.rules.remove(&rule)),
+            }
+        }
         self.since = change.since.filter(Since::is_of_this_boot);
         Ok(())
     }
@@ -126,6 +143,7 @@ impl Accepted {
             overlay: self.overlay.entries().map(|(key, entry)| StoredEntry::of(key, entry)).collect(),
             attachments: self.attachments.clone().into_iter().collect(),
             freed: self.freed.clone(),
+            rules: self.rules.iter().map(|(rule, origin)| (*rule, origin.clone())).collect(),
             since: self.since.clone(),
         }
     }
@@ -140,6 +158,7 @@ impl Accepted {
             overlay: Overlay::from_entries(overlay.collect::<Result<Vec<_>, String>>()?),
             attachments: stored.attachments.into_iter().collect(),
             freed: stored.freed,
+            rules: stored.rules.into_iter().collect(),
             since: stored.since.filter(Since::is_of_this_boot),
         })
     }

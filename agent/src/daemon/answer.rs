@@ -54,6 +54,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             }
             Request::Connections(filter) => Response::Connections(self.connections(&filter)?),
             Request::DescribeService(name) => Response::Service(Box::new(self.describe_service(&name)?)),
+            Request::DescribePolicy(name) => Response::Policy(Box::new(self.describe_policy(&name)?)),
             Request::Simulate { change } => Response::Simulation(self.simulate(&change)?),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Attach { pod, interface, mac } => {

@@ -1,21 +1,43 @@
-//! `weir describe service`: a service as this node handles it.
+//! `weir describe`: a service or a policy as this node handles it.
 
 use std::{collections::BTreeMap, net::SocketAddr};
+
+use weir_common::policy::RuleHits;
 
 use super::{
     enforcer::Enforcer,
     engine::{Active, Engine},
     events::{Names, protocol},
+    hits::Hits,
     interfaces::Network,
+    policy_report,
 };
 use crate::{
     cluster::{Name, ProbeKind, Service, ServiceKind},
     compile::services::view::{self, Seen},
     datapath::{self, Backend, Frontend, Ring, Target},
-    protocol::{BackendReport, Failure, FailureKind, ServiceReport, Setting, Slots},
+    protocol::{
+        BackendReport, Failure, FailureKind, PolicyName, PolicyReport, RuleCounts, ServiceReport, Setting,
+        Slots,
+    },
 };
 
 impl<E: Enforcer, N: Network> Engine<E, N> {
+    /// For `weir describe policy`.
+    pub(super) fn describe_policy(&self, name: &PolicyName) -> Result<PolicyReport, Failure> {
+        let missing = || Failure::new(FailureKind::NotFound, format!("{name} is not there"));
+        let active = self.active.as_ref().ok_or_else(missing)?;
+        let hits = self.enforcer.rule_hits().map_err(|error| Failure::new(FailureKind::Kernel, error))?;
+        let hits = Hits::new(active, &hits);
+        let counts = |part| {
+            let RuleHits { connections, packets } = hits.of_part(name, part)?;
+            Some(RuleCounts { connections, packets })
+        };
+        let mut report = policy_report::describe(&active.cluster, name, &counts).ok_or_else(missing)?;
+        report.nodes.push(self.settings.node.clone());
+        Ok(report)
+    }
+
     /// For `weir describe service`.
     pub(super) fn describe_service(&self, name: &Name) -> Result<ServiceReport, Failure> {
         let missing = || Failure::new(FailureKind::NotFound, format!("service {name} is not there"));

@@ -6,13 +6,17 @@ use std::{
     net::IpAddr,
 };
 
-use weir_common::reason::{Counter, Hook, Reason};
+use weir_common::{
+    policy::RuleHits,
+    reason::{Counter, Hook, Reason},
+};
 
 use crate::{
     connections::Connection,
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     plan::Interface,
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// A MAC address.
@@ -117,11 +121,17 @@ pub(super) trait Enforcer {
     /// Programs in place, for people.
     fn programs(&self) -> Vec<Program>;
 
+    /// Why services at the edge are served by TC alone, where they are though XDP is wanted.
+    fn edge_refused(&self) -> Option<String>;
+
     /// Packets so far.
     fn counters(&self) -> Result<Counters, EnforceError>;
 
-    /// Connections decided by each rule in force.
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError>;
+    /// Says which rules the counters are of that an earlier agent left.
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>);
+
+    /// What each rule in force has decided.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError>;
 
     /// The live connections that the programs know, those with the latest packet first.
     fn connections(&self) -> Result<Vec<Connection>, EnforceError>;

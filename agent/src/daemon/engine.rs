@@ -146,6 +146,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             health_problems: Vec::new(),
             names,
         };
+        engine.enforcer.adopt_rules(&engine.accepted.rules);
         match engine.reload_from(first) {
             Ok(()) => {}
             Err(failure) if !known => {
@@ -230,7 +231,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
         let mut made = match &self.active {
             Some(active) => active.made.clone(),
-            None => Made { compiler: Compiler::new(&self.settings.node), ..Made::default() },
+            None => Made {
+                compiler: Compiler::with_rules(&self.settings.node, &self.accepted.rules),
+                ..Made::default()
+            },
         };
         let objects = match &self.active {
             Some(active) if accepted.files.is_same(&self.accepted.files) => {
@@ -264,6 +268,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             return Ok(());
         }
         accepted.since = accepted.since.or_else(Since::now);
+        accepted.rules = datapath.rules.clone();
 
         // What can fail for want of space fails before the kernel is touched.
         let change = self.accepted.change_to(&accepted).filter(|_| self.is_stored());

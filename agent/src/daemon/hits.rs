@@ -1,51 +1,76 @@
-//! How many connections each rule has decided on this node.
+//! What each rule has decided on this node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+use weir_common::policy::RuleHits;
 
 use super::engine::Active;
 use crate::{
     cluster::Name,
     datapath::{RuleId, RuleOrigin},
-    protocol::{Column, Listing, Row},
+    protocol::{Column, Listing, PolicyName, Row},
     shared_map::SharedMap,
     source::Source,
 };
 
-/// Connections decided, by rule of the datapath in force.
+/// Connections and packets decided, by rule of the datapath in force.
 #[derive(Debug)]
 pub(super) struct Hits<'a> {
     rules: &'a SharedMap<RuleId, RuleOrigin>,
-    counts: &'a BTreeMap<RuleId, u64>,
+    counts: &'a BTreeMap<RuleId, RuleHits>,
 }
 
 /// What of a policy decides: one of its rules, or that it isolates and no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
+    /// The rule at this place of its list.
     Rule { ingress: bool, index: usize },
+    /// The isolation.
     Isolation { ingress: bool },
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ingress| if ingress { "ingress" } else { "egress" };
+        match *self {
+            Self::Rule { ingress, index } => write!(f, "{}[{index}]", list(ingress)),
+            Self::Isolation { ingress } => write!(f, "{}, no rule matches", list(ingress)),
+        }
+    }
 }
 
 impl<'a> Hits<'a> {
     /// Of the rules of `active`.
-    pub(super) fn new(active: &'a Active, counts: &'a BTreeMap<RuleId, u64>) -> Self {
+    pub(super) fn new(active: &'a Active, counts: &'a BTreeMap<RuleId, RuleHits>) -> Self {
         Self { rules: &active.datapath.rules, counts }
     }
 
-    /// What a NetworkPolicy has decided: by its rules, and by isolating, alone or with others. Empty: it
+    /// What a NetworkPolicy has decided: by its rules, and by isolating, alone or with others. `None`: it
     /// decides nothing on this node.
-    pub(super) fn of_policy(&self, policy: &Name) -> String {
+    pub(super) fn of_policy(&self, policy: &Name) -> Option<RuleHits> {
         self.sum(|origin| part_of(origin, policy).is_some())
     }
 
     /// What the rules of a ClusterNetworkPolicy have decided.
-    pub(super) fn of_cluster_policy(&self, policy: &str) -> String {
+    pub(super) fn of_cluster_policy(&self, policy: &str) -> Option<RuleHits> {
         self.sum(|origin| part_of_cluster_policy(origin, policy).is_some())
     }
 
-    fn sum(&self, wanted: impl Fn(&RuleOrigin) -> bool) -> String {
+    /// What a part of a policy has decided.
+    pub(super) fn of_part(&self, policy: &PolicyName, part: Part) -> Option<RuleHits> {
+        self.sum(|origin| {
+            let found = match policy {
+                PolicyName::Namespaced(name) => part_of(origin, name),
+                PolicyName::Cluster(name) => part_of_cluster_policy(origin, name),
+            };
+            found == Some(part)
+        })
+    }
+
+    fn sum(&self, wanted: impl Fn(&RuleOrigin) -> bool) -> Option<RuleHits> {
         let rules = self.rules.iter().filter(|(_, origin)| wanted(origin));
         let counts = rules.map(|(rule, _)| self.counts.get(rule).copied().unwrap_or_default());
-        counts.reduce(u64::saturating_add).map(|sum| sum.to_string()).unwrap_or_default()
+        counts.reduce(RuleHits::plus)
     }
 
     /// Every rule of every policy, in order, with the isolation of those that isolate.
@@ -84,10 +109,16 @@ impl<'a> Hits<'a> {
             column("RULE", false),
             column("ACTION", false),
             column("CONNECTIONS", true),
+            column("PACKETS", true),
             column("DEFINED AT", false),
         ];
         Listing { columns, rows }
     }
+}
+
+/// Connections and packets as they stand in a table.
+pub(super) fn cells(hits: Option<RuleHits>) -> [String; 2] {
+    hits.map(|hits| [hits.connections.to_string(), hits.packets.to_string()]).unwrap_or_default()
 }
 
 fn part_of(origin: &RuleOrigin, name: &Name) -> Option<Part> {
@@ -116,19 +147,18 @@ fn row(
     policy: &str,
     part: Part,
     action: String,
-    hits: String,
+    hits: Option<RuleHits>,
     source: &Source,
 ) -> Row {
-    let list = |ingress| if ingress { "ingress" } else { "egress" };
-    let rule = match part {
-        Part::Rule { ingress, index } => format!("{}[{index}]", list(ingress)),
-        Part::Isolation { ingress } => format!("{}, no rule matches", list(ingress)),
-    };
     Row {
         namespace: namespace.cloned(),
         name: policy.to_owned(),
         object: String::new(),
-        cells: vec![rule, action, hits, source.to_string()],
+        cells: [part.to_string(), action]
+            .into_iter()
+            .chain(cells(hits))
+            .chain([source.to_string()])
+            .collect(),
         // A rule is no object of its own.
         manifest: serde_json::Value::Null,
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::net::if_::if_indextoname;
-use weir_common::state::events;
+use weir_common::{policy::RuleHits, state::events};
 
 use super::{
     enforcer::{Counters, EnforceError, Enforcer},
@@ -15,10 +15,11 @@ use super::{
 };
 use crate::{
     connections::{Connection, connections},
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
     plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// The programs, as `cargo xtask build` made them.
@@ -205,6 +206,10 @@ impl Enforcer for KernelEnforcer {
         kernel.attached().map(program).collect()
     }
 
+    fn edge_refused(&self) -> Option<String> {
+        self.kernel.as_ref()?.edge_refused().map(str::to_owned)
+    }
+
     fn counters(&self) -> Result<Counters, EnforceError> {
         let kernel = self.opened()?;
         let mut drops = kernel.drops()?;
@@ -212,7 +217,13 @@ impl Enforcer for KernelEnforcer {
         Ok(Counters { forwarded: kernel.forwarded()?, drops })
     }
 
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.adopt_rules(rules);
+        }
+    }
+
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError> {
         Ok(self.opened()?.rule_hits()?)
     }
 

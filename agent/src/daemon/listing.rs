@@ -6,8 +6,14 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use weir_common::policy::RuleHits;
 
-use super::{answer::qualified, enforcer::Mac, engine::Active, hits::Hits};
+use super::{
+    answer::qualified,
+    enforcer::Mac,
+    engine::Active,
+    hits::{self, Hits},
+};
 use crate::{
     cluster::{Name, NetworkPolicy, PeerKind, Pod, PodSet, PolicyPeer, Service},
     datapath::{Datapath, Endpoint, RuleId},
@@ -16,7 +22,7 @@ use crate::{
 };
 
 /// The objects of a kind.
-pub(super) fn list(active: &Active, node: &str, hits: &BTreeMap<RuleId, u64>, kind: Kind) -> Listing {
+pub(super) fn list(active: &Active, node: &str, hits: &BTreeMap<RuleId, RuleHits>, kind: Kind) -> Listing {
     let view = View { active, node, hits: Hits::new(active, hits) };
     match kind {
         Kind::Pods => view.pods(),
@@ -105,11 +111,13 @@ impl View<'_> {
                     && pod.name.namespace == policy.name.namespace
                     && policy.pod_selector.matches(&pod.labels)
             };
+            let [connections, packets] = hits::cells(self.hits.of_policy(&policy.name));
             let cells = vec![
                 cluster.pods.values().filter(selected).count().to_string(),
                 rules(policy.isolates_ingress, policy.ingress.len()),
                 rules(policy.isolates_egress, policy.egress.len()),
-                self.hits.of_policy(&policy.name),
+                connections,
+                packets,
                 String::new(),
                 peers(policy),
                 policy.source.to_string(),
@@ -118,11 +126,13 @@ impl View<'_> {
         });
         let cluster_wide = cluster.cluster_policies.values().map(|policy| {
             let selected = |pod: &&Arc<Pod>| pod.is_networked() && self.is_in(&policy.subject, pod);
+            let [connections, packets] = hits::cells(self.hits.of_cluster_policy(&policy.name));
             let cells = vec![
                 cluster.pods.values().filter(selected).count().to_string(),
                 policy.ingress.len().to_string(),
                 policy.egress.len().to_string(),
-                self.hits.of_cluster_policy(&policy.name),
+                connections,
+                packets,
                 format!("{:?} {}", policy.tier, policy.priority),
                 String::new(),
                 policy.source.to_string(),
@@ -130,8 +140,16 @@ impl View<'_> {
             let name = Name { namespace: String::new(), name: policy.name.clone() };
             self.row(manifest::Kind::ClusterNetworkPolicy, Some(&name), cells)
         });
-        let headers =
-            ["PODS", "INGRESS RULES", "EGRESS RULES", "#CONNECTIONS", "+TIER", "+PEERS", "+DEFINED AT"];
+        let headers = [
+            "PODS",
+            "INGRESS RULES",
+            "EGRESS RULES",
+            "#CONNECTIONS",
+            "#PACKETS",
+            "+TIER",
+            "+PEERS",
+            "+DEFINED AT",
+        ];
         listing(&headers, cluster_wide.chain(namespaced))
     }
 

@@ -23,6 +23,7 @@ mod listing;
 mod manifests;
 mod netlink;
 mod overlay;
+pub(crate) mod policy_report;
 mod refusal;
 mod report;
 mod run;

@@ -67,6 +67,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 .collect(),
             maps,
             programs: self.enforcer.programs(),
+            edge_refused: self.enforcer.edge_refused(),
             problems,
         }
     }

@@ -5,6 +5,7 @@ mod text;
 use weir_common::policy::{MAX_RULES, RULE_OWN_NODE, RULE_SELF};
 
 pub use text::rule_text;
+pub(crate) use text::{cluster_peer_text, peer_text, port_text};
 
 use super::{Connection, Datapath, Decision, Direction, IdentityId, Origin, Rule, RuleOrigin, RuleSet};
 use crate::cluster::{Action, Name};

@@ -28,7 +28,10 @@ use std::{
 use aya::{Ebpf, programs::ProgramInfo};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
-use weir_common::reason::{Counter, Hook, Reason};
+use weir_common::{
+    policy::RuleHits,
+    reason::{Counter, Hook, Reason},
+};
 
 use self::{attach::Attachments, maps::Maps, netlink::Netlink, observe::Counters, pins::Pins};
 pub use self::{
@@ -252,11 +255,16 @@ impl Kernel {
         self.counters.forwarded()
     }
 
-    /// Connections decided by each rule of the active revision.
+    /// Says which rules the counters are of that an earlier agent left: of those that stay, they go on.
+    pub fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        self.rules.clone_from(rules);
+    }
+
+    /// What each rule of the active revision has decided.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+    pub fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, KernelError> {
         self.counters.rule_hits(self.rules.keys().copied())
     }
 

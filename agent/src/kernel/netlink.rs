@@ -7,7 +7,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
     tc::{TcAttribute, TcHandle, TcMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub(super) index: u32,
     /// Its name.
     pub(super) name: String,
+    /// Whether it is one end of a veth pair.
+    pub(super) is_veth: bool,
 }
 
 /// A filter at a clsact hook.
@@ -190,5 +192,9 @@ fn link_of(answer: &RouteNetlinkMessage) -> Option<Link> {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })?;
-    Some(Link { index: message.header.index, name })
+    let is_veth = message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    Some(Link { index: message.header.index, name, is_veth })
 }

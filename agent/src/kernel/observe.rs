@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use weir_common::{
     event::Event,
     plain::from_bytes,
+    policy::RuleHits,
     reason::{Counter, HOOKS, Hook, Reason, drop_counter},
 };
 
@@ -27,6 +28,7 @@ use super::{
     sys,
 };
 use crate::{
+    compile::RuleKey,
     datapath::{RuleId, RuleOrigin},
     shared_map::SharedMap,
 };
@@ -40,7 +42,7 @@ pub const HOOK_LIST: [Hook; HOOKS] =
 pub(super) struct Counters {
     drops: Map<u32, Counter>,
     forwarded: Map<u32, Counter>,
-    rule_hits: Map<u32, Counter>,
+    rule_hits: Map<u32, RuleHits>,
     lost_events: Map<u32, u64>,
 }
 
@@ -74,14 +76,17 @@ impl Counters {
         HOOK_LIST.into_iter().map(counter).collect()
     }
 
-    /// Connections decided, by rule.
+    /// What each rule has decided.
     pub(super) fn rule_hits(
         &self,
         rules: impl Iterator<Item = RuleId>,
-    ) -> Result<BTreeMap<RuleId, u64>, KernelError> {
+    ) -> Result<BTreeMap<RuleId, RuleHits>, KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
         let counted = rules.filter(|rule| *rule < capacity);
-        let hits = |rule| Ok((rule, sum(&self.rule_hits, rule).map_err(failed("RULE_HITS"))?.packets));
+        let hits = |rule| {
+            let of_cpus = self.rule_hits.get_all(&rule).map_err(failed("RULE_HITS"))?;
+            Ok((rule, of_cpus.into_iter().fold(RuleHits::default(), RuleHits::plus)))
+        };
         counted.map(hits).collect()
     }
 
@@ -92,7 +97,10 @@ impl Counters {
         new: &SharedMap<RuleId, RuleOrigin>,
     ) -> Result<(), KernelError> {
         let capacity = self.rule_hits.fd().info().max_entries;
-        let changed = old.differences(new).into_iter().filter(|found| found.after.is_some());
+        let changed = old.differences(new).into_iter().filter(|found| {
+            let known = found.before.map(RuleKey::from);
+            found.after.map(RuleKey::from).is_some_and(|rule| known != Some(rule))
+        });
         let changed: Vec<_> = changed.map(|found| *found.key).filter(|rule| *rule < capacity).collect();
         self.rule_hits.reset(&changed).map_err(failed("RULE_HITS"))
     }

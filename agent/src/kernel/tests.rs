@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use weir_common::{
     event::kind,
     reason::{HOOKS, Hook, REASONS},
-    service::member,
+    service::{flags, member},
     state::events,
 };
 
@@ -132,6 +132,16 @@ fn datapath() -> Datapath {
             affinity: None,
         };
         datapath.frontends.insert(Frontend { address: address(vip), port: 80, protocol: 6 }, service);
+    }
+    datapath
+}
+
+/// The same, its services to be served at the edge.
+fn asking_for_the_edge() -> Datapath {
+    let mut datapath = datapath();
+    let frontends: Vec<_> = datapath.frontends.iter().map(|(key, service)| (*key, service.clone())).collect();
+    for (key, service) in frontends {
+        datapath.frontends.insert(key, Service { flags: service.flags | flags::EDGE, ..service });
     }
     datapath
 }
@@ -331,6 +341,50 @@ fn an_agent_of_the_other_mode_takes_over() {
             let (links, filters) = (attached_programs(&options, pod), kernel.netlink.filters(pod).unwrap());
             let expected = if mode == AttachMode::Tcx { (2, 0) } else { (0, 2) };
             assert_eq!((links.len(), filters.len()), expected);
+        }
+    });
+}
+
+#[test]
+fn the_edge_is_attached_in_a_way_that_what_it_sends_arrives() {
+    in_namespace(|object, options| {
+        // A bridge's driver takes no program.
+        ip("link add none0 type bridge");
+        let datapath = asking_for_the_edge();
+        for (mode, uplink, expected) in [
+            (XdpMode::Native, "up0", Some("XDP native")),
+            // And after an agent that was told otherwise.
+            (XdpMode::Auto, "up0", Some("XDP generic")),
+            (XdpMode::Generic, "up0", Some("XDP generic")),
+            (XdpMode::Off, "up0", None),
+            (XdpMode::Auto, "none0", Some("XDP generic")),
+            (XdpMode::Off, "none0", None),
+        ] {
+            let options = Options { xdp_mode: mode, ..options.clone() };
+            let mut kernel = Kernel::open(object, &options).unwrap();
+            let ifindex = kernel.attach_uplink(uplink).unwrap();
+            kernel.commit(&datapath, &BTreeMap::new()).unwrap();
+            let is_attached = kernel.attached().any(|attached| attached == (ifindex, Program::Edge));
+            let found = is_attached.then(|| kernel.attached_by(Program::Edge));
+            assert_eq!((found.as_deref(), kernel.edge_refused()), (expected, None), "{mode:?} at {uplink}");
+            assert_eq!(kernel.verify().unwrap(), []);
+        }
+    });
+}
+
+#[test]
+fn why_the_edge_is_not_attached_is_known_until_nobody_asks_for_it() {
+    in_namespace(|object, options| {
+        ip("link add none0 type bridge");
+        let options = Options { xdp_mode: XdpMode::Native, ..options.clone() };
+        let mut kernel = Kernel::open(object, &options).unwrap();
+        kernel.attach_uplink("none0").unwrap();
+        let (plain, asking) = (datapath(), asking_for_the_edge());
+        for (datapath, refused) in [(&plain, false), (&asking, true), (&plain, false)] {
+            kernel.commit(datapath, &BTreeMap::new()).unwrap();
+            assert_eq!(kernel.edge_refused().is_some(), refused, "{:?}", kernel.edge_refused());
+            assert!(kernel.edge_refused().is_none_or(|why| why.contains("none0")));
+            assert!(kernel.attached().all(|(_, program)| program != Program::Edge));
         }
     });
 }

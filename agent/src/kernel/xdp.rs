@@ -20,7 +20,7 @@ use super::{
 /// How the edge is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// By the driver if it can, else generic.
+    /// By the driver if it can and what it sends arrives, else generic.
     #[default]
     Auto,
     /// By the driver.
@@ -43,9 +43,14 @@ impl XdpMode {
         }
     }
 
-    /// What to try, in order.
-    fn tries(self) -> Vec<Self> {
+    /// What to try at an interface, in order.
+    ///
+    /// One end of a veth pair can have the program in its driver, but what that sends is lost unless the other end
+    /// polls: has GRO on, or an XDP program of its own. That end mostly is in a network namespace that cannot be
+    /// looked into.
+    fn tries(self, link: &Link) -> Vec<Self> {
         match self {
+            Self::Auto if link.is_veth => vec![Self::Generic],
             Self::Auto => Self::ATTACHED.to_vec(),
             Self::Off => Vec::new(),
             one => vec![one],
@@ -85,7 +90,7 @@ impl Edge {
     /// Attaches it in the best way there is, or replaces in one step the version that is attached.
     pub(super) fn attach(&mut self, program: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), KernelError> {
         let former = XdpMode::ATTACHED.into_iter().find(|mode| has_link(pins, link, *mode));
-        let mut tries = self.mode.tries();
+        let mut tries = self.mode.tries(link);
         if let Some(former) = former {
             match tries.contains(&former) {
                 true => {

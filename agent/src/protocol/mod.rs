@@ -7,13 +7,14 @@
 mod connection;
 mod event;
 mod observation;
+mod policy;
 mod request;
 mod response;
 mod service;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{connection::*, event::*, observation::*, request::*, response::*, service::*};
+pub use self::{connection::*, event::*, observation::*, policy::*, request::*, response::*, service::*};
 
 /// Version of the protocol; changes whenever a value below changes its meaning.
 pub const VERSION: u32 = 3;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionFilter, Filter};
+use super::{ConnectionFilter, Filter, PolicyName};
 use crate::{
     cluster::Name,
     manifest::{Key, Text},
@@ -42,6 +42,8 @@ pub enum Request {
     Connections(ConnectionFilter),
     /// A service as the node handles it.
     DescribeService(Name),
+    /// Describe a policy.
+    DescribePolicy(PolicyName),
     /// What a change would do to the balance of services.
     Simulate {
         /// The change.
@@ -101,7 +103,7 @@ pub enum Kind {
     /// Network policies, with the pods they select.
     #[value(alias = "policy", alias = "netpol", alias = "networkpolicies", alias = "networkpolicy")]
     Policies,
-    /// Rules of network policies, with the connections they have decided.
+    /// Rules of network policies, with the connections and packets they have decided.
     #[value(skip)]
     Rules,
     /// Pods of this node, with interface, addresses and rule sets.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connections, Event, FlowDifference, ServiceReport, Simulation};
+use super::{Connections, Event, FlowDifference, PolicyReport, ServiceReport, Simulation};
 use crate::cluster::Name;
 
 /// What the agent answers.
@@ -21,6 +21,8 @@ pub enum Response {
     Connections(Connections),
     /// To [`Request::DescribeService`](super::Request::DescribeService).
     Service(Box<ServiceReport>),
+    /// To [`Request::DescribePolicy`](super::Request::DescribePolicy).
+    Policy(Box<PolicyReport>),
     /// To [`Request::Simulate`](super::Request::Simulate).
     Simulation(Simulation),
     /// To [`Request::Status`](super::Request::Status).
@@ -235,6 +237,8 @@ pub struct Status {
     pub maps: Vec<MapUsage>,
     /// Interfaces that weir's programs hang on.
     pub programs: Vec<Program>,
+    /// Why services at the edge are served by TC alone, where they are though XDP is wanted.
+    pub edge_refused: Option<String>,
     /// What is wrong, in lines; empty when all is well.
     pub problems: Vec<String>,
 }

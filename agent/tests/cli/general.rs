@@ -84,6 +84,7 @@ fn nothing_that_an_agent_says_can_steer_the_terminal() {
             version: evil.into(),
             problems: vec![evil.into()],
             last_error: Some(evil.into()),
+            edge_refused: Some(evil.into()),
             ..Status::default()
         })),
         Request::Explain { .. } => Response::Explained { allowed: true, text: evil.into() },
@@ -105,6 +106,22 @@ fn nothing_that_an_agent_says_can_steer_the_terminal() {
         assert!(text.contains("owned"), "{args:?}: {text}");
         assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{args:?}: {text:?}");
     }
+}
+
+#[test]
+fn status_says_why_the_edge_is_served_by_tc() {
+    let host = Host::new();
+    host.agent("a", |_| {
+        let why = Some("cannot attach XDP to `eth0`: not supported".to_owned());
+        Response::Status(Box::new(Status { node: "a".into(), edge_refused: why, ..Status::default() }))
+    });
+    let output = host.weir(&["status"]);
+    // It is slower, and right all the same.
+    assert_eq!(status(&output), 0);
+    let line = "services at the edge are served by TC, slower: cannot attach XDP to `eth0`: not supported";
+    assert!(stdout(&output).contains(line), "{}", stdout(&output));
+    let json = stdout(&host.weir(&["status", "-o", "json"]));
+    assert!(json.contains("\"edgeRefused\""), "{json}");
 }
 
 #[test]

@@ -216,3 +216,53 @@ fn a_simulation_is_1_when_something_would_move() {
         assert!(text.contains("live connection"), "{text}");
     }
 }
+
+#[test]
+fn a_policy_is_one_report_with_what_the_nodes_have_counted_together() {
+    let host = Host::new();
+    for (node, counts) in [
+        ("a", Some(RuleCounts { connections: 3, packets: 1200 })),
+        ("b", Some(RuleCounts { connections: 4, packets: 50 })),
+        ("c", None),
+    ] {
+        host.agent(node, move |request| {
+            let name = PolicyName::Namespaced(Name { namespace: "demo".into(), name: "db".into() });
+            assert_eq!(format!("{request:?}"), format!("{:?}", Request::DescribePolicy(name)));
+            let source = Source { file: "db.yaml".into(), line: 9, column: 5 };
+            Response::Policy(Box::new(PolicyReport {
+                name: "demo/db".into(),
+                kind: "NetworkPolicy".into(),
+                nodes: vec![node.into()],
+                source: source.clone(),
+                tier: None,
+                priority: None,
+                pods: (0..12).map(|pod| format!("demo/db-{pod}")).collect(),
+                isolates: vec!["ingress".into()],
+                rules: vec![RuleReport {
+                    rule: "ingress, no rule matches".into(),
+                    name: None,
+                    action: "Deny".into(),
+                    source,
+                    idle: None,
+                    peers: None,
+                    ports: None,
+                    counts,
+                }],
+            }))
+        });
+    }
+
+    let described = host.weir(&["describe", "policy", "demo/db"]);
+
+    assert_eq!(
+        stdout(&described),
+        "NetworkPolicy demo/db (db.yaml:9:5)
+  selects 12 pods: demo/db-0, demo/db-1, demo/db-2, demo/db-3, demo/db-4, demo/db-5, demo/db-6, demo/db-7, \
+         demo/db-8, demo/db-9 and 2 more
+  isolates them for ingress
+  counted on a, b, c
+
+  ingress, no rule matches (db.yaml:9:5): Deny, 7 connections, 1_250 packets
+"
+    );
+}

@@ -21,8 +21,8 @@ use weir::{
         self, BackendReport, Change, Changed, ChangedObject, Column, Connection, ConnectionFilter,
         Connections, Decider, Difference, Effect, Event, Failure, FailureKind, Filter, FlowDifference,
         HealthChange, Kind, Listing, ObjectDifference, Observation, Outcome, Owner, OwnerKind, Party,
-        Request, Response, RingChange, Row, ServiceReport, Setting, Simulation, Slots, State, Status,
-        Verdict,
+        PolicyName, PolicyReport, Request, Response, RingChange, Row, RuleCounts, RuleReport, ServiceReport,
+        Setting, Simulation, Slots, State, Status, Verdict,
     },
     source::Source,
 };

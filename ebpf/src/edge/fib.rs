@@ -16,8 +16,9 @@ pub struct Fib {
     l4_protocol: u8,
     sport: u16,
     dport: u16,
-    /// 0: the length is not to be looked at.
-    total_len: u16,
+    /// 0 when it asks: the length is not to be looked at. Then the longest packet that gets through, where that
+    /// was looked for.
+    pub mtu: u16,
     /// The interface that the packet came by; then the one that it leaves by.
     pub ifindex: u32,
     tos_or_flow: u32,

@@ -2,9 +2,9 @@
 //! kernel makes anything of them.
 //!
 //! A fast path and nothing else. It takes whole TCP and UDP packets without options, of flows that leave by
-//! the interface that they come by; every other packet goes up unchanged, to `from_uplink` at TC, which
-//! decides and does the same in all cases. So a packet that the edge does not take is slower, never treated
-//! otherwise.
+//! the interface that they come by, and drops new ones whose client is in none of their service's source ranges;
+//! every other packet goes up unchanged, to `from_uplink` at TC, which decides and does the same in all cases. So
+//! a packet that the edge does not take is slower, never treated otherwise.
 //!
 //! Flows with a backend of this node go up too: there the packet is rewritten and put into the pod in one
 //! step, which XDP cannot do.
@@ -20,9 +20,8 @@ use weir_common::{
     addr::Addr,
     flow::{flags, state},
     header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth, IpHeader},
-    policy::RULE_NONE,
-    reason::Hook,
-    service,
+    reason::{Hook, Reason},
+    service::{self, member},
     state::State,
 };
 
@@ -32,8 +31,8 @@ use crate::{
     flow::{self, Rules},
     maps,
     parse::{IP_OFFSET, Kind},
-    rewrite,
-    service::{choose, find},
+    report, rewrite,
+    service::find,
     slow, tunnel, words,
     work::Work,
 };
@@ -60,12 +59,33 @@ fn packet<F: Family>(ctx: &Ctx<xdp_md>) -> u32 {
     // SAFETY: this CPU's own element, of integers only; see `Work`.
     let work = unsafe { &mut *work };
     let len = ctx.len();
-    let action =
-        if is_plain::<F>(ctx, work) && has_way::<F>(ctx, work) { send::<F>(ctx, work) } else { XDP_PASS };
+    if !is_plain::<F>(ctx, work) {
+        return XDP_PASS;
+    }
+    match find_way::<F>(ctx, work) {
+        Way::Onward => {}
+        Way::ToStack => return XDP_PASS,
+        Way::Denied => {
+            report::denied::<F>(ctx, Reason::SourceRange, work);
+            return XDP_DROP;
+        }
+    }
+    let action = send::<F>(ctx, work);
     if action == XDP_TX {
         maps::count(&maps::FORWARDED, Hook::Edge as u32, len);
     }
     action
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It leaves by the interface that it came by.
+    Onward,
+    /// TC decides.
+    ToStack,
+    /// Its client may not use the service.
+    Denied,
 }
 
 /// Parses the packet; whether it is one that the edge takes.
@@ -78,30 +98,35 @@ fn is_plain<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
     is_parsed && has_ports && !packet.piece.is_fragment && packet.ttl > 1
 }
 
-/// Finds the packet's way; whether it is one out by the interface that it came by, known to the last hop.
+/// Finds the packet's way, which is in `work` where it leads onward: known to the last hop.
 #[inline(always)]
-fn has_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> bool {
-    let Some(state) = maps::state() else { return false };
+fn find_way<F: Family>(ctx: &Ctx<xdp_md>, work: &mut Work<F::Addr>) -> Way {
+    let Some(state) = maps::state() else { return Way::ToStack };
     let epoch = state.epoch;
     if epoch == 0 {
-        return false;
+        return Way::ToStack;
     }
     // Before anything is looked up that a commit may change.
     work.epoch = epoch;
     if flow::lookup::<F>(work, maps::now()) {
         // Whether a flow of an earlier revision may stay is for TC to decide.
         if work.path.epoch != epoch {
-            return false;
+            return Way::ToStack;
         }
-    } else if !open::<F>(work) {
-        return false;
+    } else {
+        match open::<F>(work) {
+            Way::Onward => {}
+            way => return way,
+        }
     }
     slow::settle();
     let path = &work.path;
-    if path.flags & flags::EDGE != 0 && !path.is_due {
-        return path.ifindex == ctx.ingress_ifindex();
-    }
-    is_onward(path.flags) && approach::<F>(ctx, state, work)
+    let is_onward = if path.flags & flags::EDGE != 0 && !path.is_due {
+        path.ifindex == ctx.ifindex()
+    } else {
+        is_onward(path.flags) && approach::<F>(ctx, state, work)
+    };
+    if is_onward { Way::Onward } else { Way::ToStack }
 }
 
 /// Whether packets of a flow leave the node again, for whoever opened it from outside.
@@ -111,34 +136,35 @@ fn is_onward(way: u16) -> bool {
     way & flags::TUNNEL != 0 || is_translated
 }
 
-/// Chooses the backend of a new flow, where nothing is to be decided but that. Its way is in `work`.
+/// Opens a flow, where nothing is to be decided but who its backend is. Its way is in `work` then.
 #[inline(always)]
-fn open<F: Family>(work: &mut Work<F::Addr>) -> bool {
-    let Work { packet, path, epoch, .. } = work;
+fn open<F: Family>(work: &mut Work<F::Addr>) -> Way {
+    let Work { packet, path, .. } = work;
     let key = &packet.key;
-    let Some(service) = find::<F>(key) else { return false };
-    let (is_simple, external) = (is_simple(service), service.external);
-    if !is_simple || key.src.is_martian() || F::inside(&key.src) != 0 {
-        return false;
+    let Some(service) = find::<F>(key) else { return Way::ToStack };
+    let service = *service;
+    if service.flags & service::flags::SOURCE_RANGES != 0 && !F::is_source(service.id, &key.src) {
+        return Way::Denied;
     }
-    let Some(backend) = choose::<F>(external, key) else { return false };
-    // SAFETY: places of one type each, all in maps.
-    unsafe {
-        words::copy(&raw mut path.to, key.tuple());
-        words::copy(&raw mut path.to.dst, &raw const backend.addr);
+    if service.flags & service::flags::DSR == 0 || key.src.is_martian() || F::inside(&key.src) != 0 {
+        return Way::ToStack;
     }
-    path.to.dport = backend.port;
+    // SAFETY: places of one type, all in maps.
+    unsafe { words::copy(&raw mut path.to, key.tuple()) };
+    let set =
+        if service.flags & service::flags::EXTERNAL_LOCAL != 0 { member::LOCAL } else { member::CLUSTER };
+    if !F::balance(&service, service.external, set) {
+        return Way::ToStack;
+    }
+    slow::settle();
+    let Work { path, chosen, epoch, .. } = work;
+    // SAFETY: as before.
+    unsafe { words::copy(&raw mut path.to.dst, &raw const chosen.backend.addr) };
+    path.to.dport = chosen.backend.port;
     path.flags = flags::TUNNEL;
     path.state = state::OPENING;
     path.epoch = *epoch;
-    true
-}
-
-/// Whether the backend is all there is to a new flow of the service.
-#[inline(always)]
-fn is_simple(service: &service::Service) -> bool {
-    service.affinity == 0
-        && service.flags & (service::flags::DSR | service::flags::SOURCE_RANGES) == service::flags::DSR
+    Way::Onward
 }
 
 /// Asks the kernel for the next hop of the flow in `work` and records the flow with it. False where that is
@@ -146,7 +172,7 @@ fn is_simple(service: &service::Service) -> bool {
 #[inline(always)]
 fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr>) -> bool {
     let Work { packet, path, entry, rules, fib, .. } = work;
-    let ifindex = ctx.ingress_ifindex();
+    let ifindex = ctx.ifindex();
     let from = if path.flags & flags::TUNNEL != 0 { F::node(state) } else { &path.to.src };
     fib.ask::<F>(ifindex, from, &path.to.dst);
     if !fib.answer(ctx) || fib.ifindex != ifindex {
@@ -154,7 +180,7 @@ fn approach<F: Family>(ctx: &Ctx<xdp_md>, state: &State, work: &mut Work<F::Addr
     }
     path.ifindex = ifindex;
     path.flags |= flags::EDGE;
-    *rules = Rules { egress: RULE_NONE, ingress: RULE_NONE };
+    *rules = Rules::NONE;
     // SAFETY: places of one type each, all in the map.
     unsafe {
         words::copy(&raw mut path.mac, &raw const fib.dmac);

@@ -28,15 +28,6 @@ struct Outer<H: Copy> {
     ip: H,
 }
 
-impl Ctx<xdp_md> {
-    /// The interface that the packet came in by.
-    #[inline(always)]
-    pub fn ingress_ifindex(&self) -> u32 {
-        // SAFETY: the kernel hands the program a valid context, whose fields the verifier knows.
-        unsafe { (*self.as_ptr()).ingress_ifindex }
-    }
-}
-
 /// Puts the packet into a tunnel to the destination of `path`, and the frame under way to its next hop, from
 /// the MAC address that it was sent to.
 #[inline(always)]
@@ -78,6 +69,12 @@ impl Raw for xdp_md {
     #[inline(always)]
     fn len(ctx: &Ctx<Self>) -> u32 {
         Self::data_end(ctx).wrapping_sub(Self::data(ctx))
+    }
+
+    #[inline(always)]
+    fn ifindex(ctx: &Ctx<Self>) -> u32 {
+        // SAFETY: as before.
+        unsafe { (*ctx.as_ptr()).ingress_ifindex }
     }
 
     /// There is no segmentation offload before the stack.

@@ -8,7 +8,6 @@ pub mod to_uplink;
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use weir_common::{
     header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-    policy::RULE_NONE,
     reason::{Hook, Reason},
 };
 
@@ -19,7 +18,7 @@ use crate::{
     flow::{self, Rules},
     maps, parse,
     parse::Kind,
-    slow,
+    policy, slow,
     work::{Refusal, Refused, Work},
 };
 
@@ -119,7 +118,7 @@ fn is_strict<S: Stage, A>(work: &Work<A>) -> bool {
 /// Parses a packet as far as its flow's key.
 #[inline(always)]
 fn prepare<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<(), Refused> {
-    work.rules = Rules { egress: RULE_NONE, ingress: RULE_NONE };
+    work.rules = Rules::NONE;
     F::parse(ctx, work)?;
     if matches!(S::HOOK, Hook::FromPod) {
         // Flows are keyed by the interface, so that a hit needs no check of the source.
@@ -163,12 +162,13 @@ fn find_way<S: Stage, F: Family>(ctx: &Ctx, work: &mut Work<F::Addr>) -> Result<
     work.epoch = epoch;
     let is_found = flow::lookup::<F>(work, maps::now());
     let is_known = is_found && !S::goes_round(work);
-    if !is_known || work.path.epoch != epoch {
-        match F::decide(ctx, S::HOOK, is_known) {
-            slow::GO_ON => {}
-            slow::NOT_OURS => return Ok(false),
-            reason => return Err(Refused(reason)),
-        }
+    if is_known && work.path.epoch == epoch {
+        policy::count_packet(&work.known_rules);
+        return Ok(true);
     }
-    Ok(true)
+    match F::decide(ctx, S::HOOK, is_known) {
+        slow::GO_ON => Ok(true),
+        slow::NOT_OURS => Ok(false),
+        reason => Err(Refused(reason)),
+    }
 }

@@ -108,6 +108,14 @@ impl Level for Loaded {
 }
 
 impl Loaded {
+    /// Packets of service cases that the edge has sent on, before there was an skb.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn sent_on_at_edge(&self) -> anyhow::Result<u64> {
+        self.fabric.sent_on()
+    }
+
     /// Runs a connection and compares the rules that decided with those of the datapath.
     fn compare(&self, connection: &Connection, path: &Path, ends: &Ends) -> anyhow::Result<(bool, String)> {
         let ran = self.run(connection, ends)?;

@@ -217,7 +217,20 @@ impl Connection {
         self.answers_within(SEGMENT)
     }
 
-    /// The same; silence for a while is enough to say no.
+    /// Says much at once, and waits for all of the echo.
+    pub fn carries(&mut self, data: &[u8]) -> bool {
+        self.stream.set_read_timeout(Some(SEGMENT)).unwrap();
+        self.stream.set_write_timeout(Some(SEGMENT)).unwrap();
+        let mut writer = self.stream.try_clone().unwrap();
+        let mut echo = vec![0; data.len()];
+        thread::scope(|scope| {
+            let written = scope.spawn(move || writer.write_all(data).is_ok());
+            let is_read = self.stream.read_exact(&mut echo).is_ok();
+            written.join().unwrap() && is_read && echo == data
+        })
+    }
+
+    /// As [`is_alive`](Self::is_alive); silence for a while is enough to say no.
     pub fn is_cut(&mut self) -> bool {
         !self.answers_within(FLIGHT)
     }

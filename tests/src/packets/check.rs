@@ -52,8 +52,22 @@ pub fn wrong_answer(sent: &[u8], answer: Option<&[u8]>, is_due: bool) -> Option<
 
 /// What is wrong with an ICMP port unreachable about `sent`, which goes back where that came from.
 fn wrong_unreachable(sent: &[u8], answer: &[u8]) -> Option<String> {
-    // IP header, kind and code, longest error.
-    let (ip_len, kind, most) = if sent[14] >> 4 == 4 { (20, [3, 3], 576) } else { (40, [1, 4], 1280) };
+    let kind = if sent[14] >> 4 == 4 { [3, 3] } else { [1, 4] };
+    wrong_error(sent, answer, kind, 0)
+}
+
+/// What is wrong with an ICMP error that says of `sent` that `mtu` bytes get through, and goes back where that
+/// came from.
+pub fn wrong_too_big(sent: &[u8], answer: &[u8], mtu: u16) -> Option<String> {
+    let kind = if sent[14] >> 4 == 4 { [3, 4] } else { [2, 0] };
+    wrong_error(sent, answer, kind, mtu)
+}
+
+/// What is wrong with an ICMP error about `sent`, whose last word says `rest`.
+fn wrong_error(sent: &[u8], answer: &[u8], kind: [u8; 2], rest: u16) -> Option<String> {
+    // IP header, longest error.
+    let (ip_len, most) = if sent[14] >> 4 == 4 { (20, 576) } else { (40, 1280) };
+    let rest = [[0; 2], rest.to_be_bytes()].concat();
     let addresses = |frame: &[u8]| match frame[14] >> 4 {
         4 => (frame[26..30].to_vec(), frame[30..34].to_vec()),
         _ => (frame[22..38].to_vec(), frame[38..54].to_vec()),
@@ -73,6 +87,7 @@ fn wrong_unreachable(sent: &[u8], answer: &[u8]) -> Option<String> {
         ),
         ((&from, &to) == (&asked, &asker), "its addresses"),
         (answer.get(14 + ip_len..16 + ip_len) == Some(&kind), "its type and code"),
+        (answer.get(18 + ip_len..22 + ip_len) == Some(&rest), "what it says"),
         (answer.get(22 + ip_len..) == sent.get(14..14 + quoted), "what it quotes"),
     ];
     let wrong = checks.into_iter().find(|(is_right, _)| !is_right).map(|(_, what)| what.to_owned());

@@ -12,12 +12,13 @@ use weir::{
     cluster::{Cluster, Objects},
     compile::{Numbers, compile},
     datapath::{Datapath, RuleOrigin},
-    kernel::{Flow, Program},
+    kernel::{Flow, Program, sys::Outcome},
     manifest,
     plan::Interface,
 };
 use weir_common::{
     event::Event,
+    policy::RuleHits,
     reason::{Hook, Reason},
     state::LOOPBACK,
 };
@@ -50,7 +51,8 @@ const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
 
-/// `XDP_PASS` and `XDP_TX`.
+/// `XDP_DROP`, `XDP_PASS` and `XDP_TX`.
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
@@ -138,10 +140,10 @@ impl Lab {
         Ok(())
     }
 
-    /// How many connections each rule has decided, by what it comes from; those that have decided some.
-    pub fn hits(&self) -> Vec<(RuleOrigin, u64)> {
+    /// What each rule has decided, by what it comes from; those that have decided something.
+    pub fn hits(&self) -> Vec<(RuleOrigin, RuleHits)> {
         let hits = self.node.kernel().rule_hits().expect("the counters").into_iter();
-        hits.filter(|(_, hits)| *hits > 0)
+        hits.filter(|(_, hits)| *hits != RuleHits::default())
             .map(|(rule, hits)| (self.datapath.rules[&rule].clone(), hits))
             .collect()
     }
@@ -169,22 +171,26 @@ impl Lab {
 
     /// A frame comes in by the uplink, before the stack: what the edge sends out again, `None` when it leaves
     /// the frame, unchanged, to the stack.
+    #[track_caller]
     pub fn meet_edge(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        self.judge_at_edge(frame).expect("the edge drops it")
+    }
+
+    /// The same, where the edge may drop it.
+    pub fn judge_at_edge(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, Reason> {
         let at = At { ifindex: self.uplink, ingress: self.uplink };
         let outcome = self.node.run(Program::Edge, at, frame).expect("the program runs");
         let mut counted = self.newly_counted();
         // The kernel reports its multicast groups by an interface that is up.
         counted.retain(|((hook, _), _)| *hook == Hook::Edge);
-        match outcome.verdict {
-            XDP_TX => {
-                assert_eq!(counted, [((Hook::Edge, None), 1)], "sent on, but counted otherwise");
-                Some(outcome.data)
+        match (outcome.verdict, &counted[..]) {
+            (XDP_TX, [((_, None), 1)]) => Ok(Some(outcome.data)),
+            (XDP_DROP, [((_, Some(reason)), 1)]) => Err(*reason),
+            (XDP_PASS, []) => {
+                assert_eq!(outcome.data, frame, "left to the stack");
+                Ok(None)
             }
-            XDP_PASS => {
-                assert_eq!((counted, &outcome.data[..]), (vec![], frame), "left to the stack");
-                None
-            }
-            verdict => panic!("the program returned {verdict}, counted {counted:?}"),
+            (verdict, _) => panic!("the program returned {verdict}, counted {counted:?}"),
         }
     }
 
@@ -250,6 +256,13 @@ impl Lab {
         self.judge(Program::FromUplink, At { ifindex: self.uplink, ingress: self.uplink }, frame)
     }
 
+    /// What the kernel put together from TCP segments with so many bytes of data comes in by the uplink.
+    pub fn arrive_merged(&self, segment: u32, frame: &[u8]) -> Verdict {
+        let at = At { ifindex: self.uplink, ingress: self.uplink };
+        let outcome = self.node.run_merged(Program::FromUplink, at, segment, frame);
+        self.verdict(Program::FromUplink, outcome.expect("the program runs")).expect("judged at once")
+    }
+
     /// The node itself sends a frame by the uplink.
     pub fn leave(&self, frame: &[u8]) -> Verdict {
         self.judge(Program::ToUplink, At { ifindex: self.uplink, ingress: 0 }, frame)
@@ -275,6 +288,10 @@ impl Lab {
     /// the program keeps it, or sends it and what it has kept once more. At an ingress that goes by the
     /// interface; at an egress the program has run on all of them by now.
     pub fn offer(&self, program: Program, at: At, frame: &[u8]) -> Option<Verdict> {
+        self.verdict(program, self.node.run(program, at, frame).expect("the program runs"))
+    }
+
+    fn verdict(&self, program: Program, outcome: Outcome) -> Option<Verdict> {
         let hook = match program {
             Program::FromPod => Hook::FromPod,
             Program::ToPod => Hook::ToPod,
@@ -282,7 +299,6 @@ impl Lab {
             Program::ToUplink => Hook::ToUplink,
             Program::Edge => Hook::Edge,
         };
-        let outcome = self.node.run(program, at, frame).expect("the program runs");
         let mut counted = self.newly_counted();
         if hook != Hook::ToUplink {
             // As before.

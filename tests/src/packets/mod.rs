@@ -14,7 +14,7 @@ pub use build::{
     Ends, NODE_MAC, POD_MAC, crc32c, eth, fragment_v4, fragment_v6, ip, ip_chain_v6, ip_options_v4,
     l4_offset, mend_v4, set_ip_len, transport_check,
 };
-pub use check::{is_port_unreachable, read_tuple, wrong_answer, wrong_checksums};
+pub use check::{is_port_unreachable, read_tuple, wrong_answer, wrong_checksums, wrong_too_big};
 pub use lab::{Answered, Lab, Passed, ROUTER_MAC, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
 pub use node::{At, Node, object};

@@ -150,16 +150,25 @@ impl Node {
 
     /// Runs a program on a frame that has a mark.
     pub fn run_marked(&self, program: Program, at: At, mark: u32, frame: &[u8]) -> anyhow::Result<Outcome> {
-        let packet = Packet {
-            data: frame,
-            ifindex: at.ifindex,
-            ingress_ifindex: at.ingress,
-            mark,
-            ..Packet::default()
-        };
+        self.run_packet(program, at, Packet { data: frame, mark, ..Packet::default() })
+    }
+
+    /// Runs a program on what the kernel put together from TCP segments with so many bytes of data.
+    pub fn run_merged(
+        &self,
+        program: Program,
+        at: At,
+        segment: u32,
+        frame: &[u8],
+    ) -> anyhow::Result<Outcome> {
+        self.run_packet(program, at, Packet { data: frame, gso_size: segment, ..Packet::default() })
+    }
+
+    fn run_packet(&self, program: Program, at: At, packet: Packet<'_>) -> anyhow::Result<Outcome> {
+        let packet = Packet { ifindex: at.ifindex, ingress_ifindex: at.ingress, ..packet };
         let run = if program == Program::Edge { test_run_xdp } else { test_run };
         let ran = run(self.programs[&program].as_fd(), &packet);
-        ran.with_context(|| format!("{} on {} bytes", program.name(), frame.len()))
+        ran.with_context(|| format!("{} on {} bytes", program.name(), packet.data.len()))
     }
 }
 

@@ -89,8 +89,7 @@ fn outside(edges: &[u8]) {
     ethtool(OUTSIDE, "eth0", "tx", "off");
 }
 
-/// XDP sees the checksum as it is on the wire, so the sender fills it in; and a veth takes what XDP sends only
-/// where the other end polls, which it does for GRO.
+/// XDP sees the checksum as it is on the wire, so the sender fills it in.
 fn ethtool(netns: &str, device: &str, what: &str, value: &str) {
     netns::within(netns, || {
         let status = std::process::Command::new("ethtool").args(["-K", device, what, value]).status()?;
@@ -102,9 +101,6 @@ fn ethtool(netns: &str, device: &str, what: &str, value: &str) {
 
 fn start(forwarding: &str, mode: &str, edges: &[u8]) -> Live {
     let live = Live::with_options(&cluster(forwarding), &["--xdp-mode", mode]);
-    for node in &live.plan.nodes {
-        ethtool(UNDERLAY, &node.port, "gro", "on");
-    }
     outside(edges);
     live
 }
@@ -132,7 +128,7 @@ fn vips() -> [SocketAddr; 2] {
 #[test]
 fn the_outside_reaches_backends_of_another_node_in_every_mode() {
     for forwarding in ["dsr", "snat"] {
-        for (mode, expected) in [("generic", "XDP generic"), ("off", "")] {
+        for (mode, expected) in [("auto", "XDP generic"), ("off", "")] {
             isolated(move || {
                 let mut live = start(forwarding, mode, &[1]);
                 assert_eq!(attached(&mut live, "node-1"), expected);
@@ -156,7 +152,7 @@ fn the_outside_reaches_backends_of_another_node_in_every_mode() {
 #[test]
 fn of_two_edges_one_may_go_and_no_connection_breaks() {
     isolated(|| {
-        let mut live = start("dsr", "generic", &[1, 2]);
+        let mut live = start("dsr", "auto", &[1, 2]);
         let pods = ["one", "two"].map(|pod| live.netns(pod).to_owned());
         let _echoes = pods.clone().map(|pod| Echo::open(&pod, PORT));
         let sinks = pods.map(|pod| Sink::open(&pod, PORT));
@@ -187,4 +183,40 @@ fn of_two_edges_one_may_go_and_no_connection_breaks() {
         let used = sinks.iter().filter(|sink| !sink.from(&datagrams).is_empty()).count();
         assert_eq!(used, 1, "one socket's datagrams go to one backend, whichever edge they come by");
     });
+}
+
+/// What the client's node says of its way to a service.
+fn way_to(vip: SocketAddr) -> String {
+    netns::within(OUTSIDE, || {
+        let output =
+            std::process::Command::new("ip").args(["route", "get", &vip.ip().to_string()]).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_client_learns_what_fits_into_the_tunnel() {
+    // By packets that the edge sees one by one, and by such as the kernel sends as one.
+    for (mode, offload) in [("auto", "off"), ("off", "on")] {
+        isolated(move || {
+            let mut live = start("dsr", mode, &[1]);
+            for what in ["tx", "sg", "tso", "gso"] {
+                ethtool(OUTSIDE, "eth0", what, offload);
+            }
+            let pods = ["one", "two"].map(|pod| live.netns(pod).to_owned());
+            let _echoes = pods.map(|pod| Echo::open(&pod, PORT));
+            let data: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
+            for (vip, mtu) in vips().into_iter().zip(["mtu 1480", "mtu 1460"]) {
+                assert!(!way_to(vip).contains("mtu"), "nothing is known of the way yet");
+                let mut connection = Connection::open(OUTSIDE, vip);
+                assert!(connection.carries(&data), "{mode} {vip}: what does not fit is lost");
+                assert!(way_to(vip).contains(mtu), "{mode} {vip}: {}", way_to(vip));
+            }
+            let status = live.agent("node-1").status();
+            let drops = status["drops"].as_array().expect("a list").clone();
+            let told = drops.iter().find(|drop| drop["reason"] == "FRAG_NEEDED");
+            assert_eq!(told.expect("packets that did not fit")["hook"], "from_uplink");
+        });
+    }
 }

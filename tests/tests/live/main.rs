@@ -5,6 +5,7 @@ mod backends;
 mod birth;
 mod births;
 mod collisions;
+mod counters;
 mod damage;
 mod detach;
 mod doors;

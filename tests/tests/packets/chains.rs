@@ -83,7 +83,7 @@ fn the_first_and_the_last_rule_of_each_rule_set_decide() {
         assert_eq!(explained(lab, 9998), None);
 
         let decided = lab.hits().into_iter().filter_map(|(origin, hits)| match origin {
-            RuleOrigin::Policy { index, .. } => Some((index, hits)),
+            RuleOrigin::Policy { index, .. } => Some((index, hits.connections)),
             _ => None,
         });
         let mut decided: Vec<_> = decided.collect();

@@ -3,9 +3,14 @@
 use std::net::IpAddr;
 
 use etherparse::{NetHeaders, PacketHeaders};
-use weir_common::reason::Reason;
+use weir::kernel::Program;
+use weir_common::{
+    addr::Be16,
+    event::{Event, kind},
+    reason::{Hook, Reason},
+};
 use weir_tests::packets::{
-    Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
+    At, Ends, Lab, NODE_MAC, ROUTER_MAC, in_lab, ip, ip_options_v4, mend_v4, read_tuple, wrong_checksums,
 };
 
 use super::{ACK, CLUSTER, FAMILIES, Family, SYN, V4, dropped, early, handed_over};
@@ -15,6 +20,10 @@ pub(super) const SERVICE: &str = include_str!("edge.yaml");
 /// Addresses of the service that the outside knows.
 pub(super) const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 
+/// The service's endpoints of IPv4, and more of them.
+const ONE: &str = "endpoints: [{addresses: [10.244.2.10], nodeName: n2}]";
+const THREE: &str = "endpoints: [{addresses: [10.244.2.10], nodeName: n2}, {addresses: [10.244.2.11], nodeName: n2}, {addresses: [10.244.2.12], nodeName: n2}]";
+
 /// Runs a test on node n1, to which the whole world is behind one router.
 pub(super) fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
     in_lab("n1", &[CLUSTER, SERVICE].concat(), |lab| {
@@ -23,7 +32,7 @@ pub(super) fn on_edge(test: impl FnOnce(&mut Lab) + Send) {
     });
 }
 
-fn families() -> impl Iterator<Item = (Family, &'static str)> {
+pub(super) fn families() -> impl Iterator<Item = (Family, &'static str)> {
     FAMILIES.into_iter().zip(VIPS)
 }
 
@@ -67,7 +76,7 @@ fn check_tunnelled(lab: &Lab, family: Family, frame: &[u8]) {
 
 /// What `frame` must have become on its way to the backend.
 #[track_caller]
-fn check_tunnel(family: Family, frame: &[u8], sent: &[u8]) {
+pub(super) fn check_tunnel(family: Family, frame: &[u8], sent: &[u8]) {
     let (from, to, inner) = unwrap(sent);
     assert_eq!((from, to), (family.node.parse().unwrap(), family.remote.parse().unwrap()));
     let mut expected = frame.to_vec();
@@ -169,17 +178,11 @@ fn a_packet_that_the_tunnel_has_no_room_for_is_left_to_tc() {
 #[test]
 fn a_flow_keeps_its_backend_when_the_ring_changes() {
     on_edge(|lab| {
-        let more = |service: &str| {
-            service.replace(
-            "endpoints: [{addresses: [10.244.2.10], nodeName: n2}]",
-            "endpoints: [{addresses: [10.244.2.10], nodeName: n2}, {addresses: [10.244.2.11], nodeName: n2}, {addresses: [10.244.2.12], nodeName: n2}]",
-        )
-        };
         let flows: Vec<_> = (0..32).map(|_| Ends::new(V4.outside, VIPS[0], 80)).collect();
         for ends in &flows {
             check_tunnelled(lab, V4, &ends.tcp(SYN));
         }
-        lab.commit(&[CLUSTER, &more(SERVICE)].concat());
+        lab.commit(&[CLUSTER, &SERVICE.replace(ONE, THREE)].concat());
         for ends in &flows {
             // The revision is new: TC decides whether the flow may stay, and then the edge goes on.
             assert_eq!(lab.meet_edge(&ends.tcp(ACK)), None);
@@ -206,11 +209,6 @@ fn tc_does_what_the_edge_leaves_to_it() {
             let ends = Ends::new(family.outside, vip, 53);
             check_tunnelled(lab, family, &ends.udp(b"q"));
             check_tunnel(family, &ends.udp(b"q"), &handed_over(lab.arrive(&ends.udp(b"q")), "a tunnel"));
-            let header = if vip.contains(':') { 48 } else { 28 };
-            let longest = ends.udp(&vec![0; 1500 - 2 * (header - 8) - 8]);
-            check_tunnel(family, &longest, &handed_over(lab.arrive(&longest), "what just fits"));
-            let longer = ends.udp(&vec![0; 1501 - 2 * (header - 8) - 8]);
-            dropped(lab.arrive(&longer), Reason::PacketTooBig, "a byte more");
         }
         let ends = Ends::new(V4.outside, VIPS[0], 80);
         let options = ip_options_v4(&ends, 6, &[1; 4], &ends.tcp_segment(SYN, &[], &[]));
@@ -405,5 +403,93 @@ fn a_flow_to_a_pod_of_this_node_is_left_to_tc() {
                 assert_eq!(read_tuple(&handed_over(lab.arrive(&ends.tcp(flags)), "to the pod")), there);
             }
         }
+    });
+}
+
+/// The service, for some clients only.
+fn ranged() -> String {
+    let ranges = "type: LoadBalancer\n  loadBalancerSourceRanges: [203.0.113.0/28, \"2001:db8::/64\", 192.168.50.12/32]";
+    SERVICE.replace("type: LoadBalancer", ranges)
+}
+
+#[test]
+fn who_is_in_no_source_range_is_dropped_at_the_edge() {
+    for service in [ranged(), ranged().replace("forwarding: dsr", "forwarding: snat")] {
+        in_lab("n1", &[CLUSTER, &service].concat(), |lab| {
+            lab.route_out();
+            for ((family, vip), (stranger, pod)) in
+                families().zip([("203.0.113.16", "10.244.2.11"), ("2001:db8:0:1::9", "fd00:10:244:2::11")])
+            {
+                for denied in [stranger, pod] {
+                    let (tcp, udp) = (Ends::new(denied, vip, 80), Ends::new(denied, vip, 53));
+                    for frame in [tcp.tcp(SYN), tcp.tcp(ACK), udp.udp(b"q")] {
+                        assert_eq!(lab.judge_at_edge(&frame), Err(Reason::SourceRange), "{denied}");
+                        dropped(lab.arrive(&frame), Reason::SourceRange, "and at TC");
+                    }
+                }
+                // As with kube-proxy, they are about the load balancer's address.
+                let port = Ends::new(stranger, family.node, 30080).tcp(SYN);
+                let by_edge = lab.judge_at_edge(&port).expect("a node port is everybody's");
+                assert_eq!(by_edge.is_some(), service.contains("dsr"));
+                let legal = Ends::new(family.outside, vip, 80);
+                match lab.judge_at_edge(&legal.tcp(SYN)) {
+                    Ok(Some(sent)) => check_tunnel(family, &legal.tcp(SYN), &sent),
+                    Ok(None) if service.contains("snat") => {
+                        handed_over(lab.arrive(&legal.tcp(SYN)), "by TC");
+                        assert!(lab.meet_edge(&legal.tcp(ACK)).is_some());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn of_a_flood_from_a_denied_source_every_packet_is_counted_and_some_are_told_of() {
+    in_lab("n1", &[CLUSTER, &ranged()].concat(), |lab| {
+        lab.route_out();
+        lab.events();
+        let ends = Ends::new("203.0.113.16", VIPS[0], 80);
+        let at = At { ifindex: lab.uplink(), ingress: lab.uplink() };
+        for _ in 0..10_000 {
+            lab.node().run(Program::Edge, at, &ends.tcp(SYN)).expect("the program runs");
+        }
+        let counted = lab.node().kernel().drops().expect("counters").into_iter();
+        let counted =
+            counted.filter(|(hook, reason, _)| (*hook, *reason) == (Hook::Edge, Reason::SourceRange));
+        assert_eq!(counted.map(|(.., counter)| counter.packets).sum::<u64>(), 10_000);
+        let is_it = |event: &&Event| {
+            (event.kind, event.hook, event.reason, event.sport)
+                == (kind::DROP, Hook::Edge as u8, Reason::SourceRange as u8, Be16::new(ends.sport))
+        };
+        let told = lab.events().iter().filter(is_it).count();
+        assert!((100..5_000).contains(&told), "{told} events of 10,000 packets");
+    });
+}
+
+#[test]
+fn a_client_with_affinity_keeps_its_backend_by_the_edge_and_by_tc() {
+    let sticky = SERVICE
+        .replace(
+            "type: LoadBalancer",
+            "type: LoadBalancer\n  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}",
+        )
+        .replace(ONE, THREE);
+    in_lab("n1", &[CLUSTER, &sticky].concat(), |lab| {
+        lab.route_out();
+        let by_edge = |ends: &Ends| unwrap(&lab.meet_edge(&ends.tcp(SYN)).expect("a new flow")).1;
+        let by_tc = |ends: &Ends| unwrap(&handed_over(lab.arrive(&ends.tcp(SYN)), "a new flow")).1;
+        let mut used = std::collections::BTreeSet::new();
+        for client in 1..=15 {
+            let ends = Ends::new(&format!("203.0.113.{client}"), VIPS[0], 80);
+            // Either may be the first to see a client.
+            let backend = if client % 2 == 0 { by_edge(&ends) } else { by_tc(&ends) };
+            for _ in 0..4 {
+                assert_eq!((by_edge(&ends.again()), by_tc(&ends.again())), (backend, backend));
+            }
+            used.insert(backend);
+        }
+        assert_eq!(used.len(), 3, "clients are spread");
     });
 }

@@ -5,6 +5,7 @@ mod addresses;
 mod affinity;
 mod capacity;
 mod chains;
+mod counters;
 mod doors;
 mod early;
 mod edge;
@@ -26,6 +27,7 @@ mod reset;
 mod rings;
 mod semantics;
 mod services;
+mod too_big;
 mod waiting;
 
 use weir_common::reason::Reason;

@@ -1,11 +1,11 @@
 //! The figures that weir is to reach, each with what a run reached.
 
-use super::{prog, report::Report};
+use super::{e2e::growth, prog, report::Report};
 
 /// A figure.
 pub(super) struct Figure {
     /// What is measured.
-    pub(super) path: &'static str,
+    pub(super) path: String,
     /// What it is to be.
     pub(super) goal: &'static str,
     /// What it was, and whether that will do; `None` where this run has not measured it.
@@ -20,27 +20,45 @@ pub(super) struct Reached {
     pub(super) is_enough: bool,
 }
 
+fn figure(path: impl Into<String>, goal: &'static str, reached: Option<Reached>) -> Figure {
+    Figure { path: path.into(), goal, reached }
+}
+
 /// All figures.
 pub(super) fn of(report: &Report) -> Vec<Figure> {
-    let figure = |path, goal, reached| Figure { path, goal, reached };
     let look = Look { report };
-    let (many, most) = (prog::flows(10_000), prog::flows(100_000));
+    let many = prog::flows(10_000);
     let connect = "TCP connect/request/close, 1,000 services";
-    let mut figures = vec![
+    let (one, many_at_xdp, most_at_xdp) = (prog::at_xdp(1), prog::at_xdp(10_000), prog::at_xdp(100_000));
+    let mut figures = Vec::new();
+    for (name, subject) in [("IP in IP", prog::TUNNEL), ("DNAT and SNAT", prog::NAT)] {
+        let look_up = |setting| look.at_most(1.2, "prog", subject, setting, "× LRU look-up");
+        figures.extend([
+            figure(
+                format!("XDP edge, service hit, {name}, 10,000 flows"),
+                "≤ 1.2 × LRU look-up",
+                look_up(&many_at_xdp),
+            ),
+            figure("the same, 1 flow", "≤ 45 ns over null", look.nanoseconds(45.0, subject, &one)),
+            figure("the same, 100,000 flows", "≤ 1.2 × LRU look-up", look_up(&most_at_xdp)),
+        ]);
+    }
+    figures.extend([
+        figure(
+            "XDP edge, new flow with eviction",
+            "≤ 1.2 × LRU update",
+            look.at_most(1.2, "prog", prog::TUNNEL, prog::EVICTION_AT_XDP, "× LRU update"),
+        ),
+        figure("XDP, dropping a denied source", "≤ 20 ns over parse", look.over_parse(20.0, &one)),
         figure(
             "TC, pod to ClusterIP, policy at both ends, established, 10,000 flows",
             "≤ 2 × LRU look-up",
-            look.at_most(2.0, "prog", "from_pod: to a ClusterIP", &many, "× LRU look-up"),
-        ),
-        figure(
-            "the same, 100,000 flows",
-            "(no goal)",
-            look.at_most(f64::MAX, "prog", "from_pod: to a ClusterIP", &most, "× LRU look-up"),
+            look.at_most(2.0, "prog", prog::TO_SERVICE, &many, "× LRU look-up"),
         ),
         figure(
             "the same, new flow, the table full",
             "≤ 2 × LRU update",
-            look.at_most(2.0, "prog", "from_pod: to a ClusterIP", prog::EVICTION, "× LRU update"),
+            look.at_most(2.0, "prog", prog::TO_SERVICE, prog::EVICTION, "× LRU update"),
         ),
         figure(
             "TCP connect/request/close, ClusterIP, 1,000 services, 100 policies",
@@ -79,22 +97,19 @@ pub(super) fn of(report: &Report) -> Vec<Figure> {
             look.at_least(1.18, WEIR_POLICIES, "UDP 64 B datagrams, 1,000 services"),
         ),
         figure(
-            "TCP connect/request/close, 1 → 10,000 services",
+            "1 → 10,000 services, TCP connect/request/close",
             "within 3 %",
-            look.loss(
-                3.0,
-                ("e2e", WEIR, "TCP connect/request/close, 1 service"),
-                ("e2e", WEIR, "TCP connect/request/close, 10,000 services"),
-            ),
+            look.loss(3.0, growth::SERVICES),
         ),
-    ];
+        figure("1 → 1,000 policies, the same", "within 3 %", look.loss(3.0, growth::POLICIES)),
+    ]);
     figures.extend(of_scale(&look));
     figures
 }
 
 /// Of the bench `scale`.
 fn of_scale(look: &Look<'_>) -> Vec<Figure> {
-    let figure = |path, goal, subject, limit| Figure { path, goal, reached: look.value(limit, subject) };
+    let figure = |path: &str, goal, subject, limit| figure(path, goal, look.value(limit, subject));
     vec![
         figure(
             "10,000 services × 4 endpoints, from manifests on disk to enforced",
@@ -148,10 +163,23 @@ impl Look<'_> {
         Some(Reached { text: format!("{value:.2} {}", row.unit), is_enough: value <= limit })
     }
 
-    /// How much of a ratio is lost between two settings.
-    fn loss(&self, percent: f64, from: Place<'_>, to: Place<'_>) -> Option<Reached> {
-        let lost = (1.0 - self.ratio(to)? / self.ratio(from)?) * 100.0;
+    /// How much of the rate in a small cluster is lost in a large one.
+    fn loss(&self, percent: f64, subject: &str) -> Option<Reached> {
+        let lost = (1.0 - self.ratio(("e2e", subject, growth::SETTING))?) * 100.0;
         Some(Reached { text: format!("{lost:.1} % less"), is_enough: lost <= percent })
+    }
+
+    /// A time of the bench `prog` that is to be small.
+    fn nanoseconds(&self, limit: f64, subject: &str, setting: &str) -> Option<Reached> {
+        let value = self.report.row("prog", subject, setting)?.value.median;
+        Some(Reached { text: format!("{value:.0} ns"), is_enough: value <= limit })
+    }
+
+    /// What dropping a denied source costs beside parsing.
+    fn over_parse(&self, limit: f64, setting: &str) -> Option<Reached> {
+        let median = |subject| Some(self.report.row("prog", subject, setting)?.value.median);
+        let value = median(prog::DENIED)? - median(prog::PARSE)?;
+        Some(Reached { text: format!("{value:.0} ns"), is_enough: value <= limit })
     }
 
     fn ratio(&self, (bench, subject, setting): Place<'_>) -> Option<f64> {

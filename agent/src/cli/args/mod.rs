@@ -16,7 +16,9 @@ pub(super) use self::{
     get::{ConnectionArgs, Get, ListOutput, What},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
-    service::{Describe, DescribeOutput, DescribeService, DescribeWhat, Lb, LbWhat, Simulate},
+    service::{
+        Describe, DescribeOutput, DescribePolicy, DescribeService, DescribeWhat, Lb, LbWhat, Simulate,
+    },
 };
 
 use crate::cluster::Name;

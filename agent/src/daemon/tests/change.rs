@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::{
+    cluster::Name,
     daemon::enforcer::EnforceError,
     datapath::RuleOrigin,
-    protocol::{FailureKind, Kind as Listed, Listing},
+    protocol::{FailureKind, Kind as Listed, Listing, PolicyName},
 };
 
 const NAME: &str = "networkpolicy.networking.k8s.io/demo/deny";
@@ -311,7 +312,7 @@ fn every_kind_is_listed_with_a_cell_for_each_column() {
 }
 
 #[test]
-fn policies_are_listed_with_the_connections_they_decided_and_rules_one_by_one() {
+fn policies_are_listed_with_what_they_decided_and_rules_one_by_one() {
     let host = Host::new();
     let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: demo}\nspec:\n  podSelector: {}\n  ingress:\n  - {from: [{podSelector: {}}]}\n  - {ports: [{port: 80}]}\n";
     let absent = policy
@@ -320,26 +321,33 @@ fn policies_are_listed_with_the_connections_they_decided_and_rules_one_by_one() 
     host.write(&format!("{CLUSTER}---\n{policy}---\n{absent}"));
     let mut engine = host.start().unwrap();
     let rules = engine.active.as_ref().unwrap().datapath.rules.clone();
-    // The fake kernel counts as many connections as the number of the rule.
+    // The fake kernel counts as many connections as the number of the rule, of ten packets each.
     let number = |wanted: Option<usize>| {
         let is_it = |origin: &RuleOrigin| match origin {
             RuleOrigin::Policy { index, .. } => Some(*index) == wanted,
             _ => wanted.is_none(),
         };
-        rules.iter().find(|(_, origin)| is_it(origin)).map(|(rule, _)| rule.to_string()).unwrap()
+        let found = rules.iter().find(|(_, origin)| is_it(origin));
+        found.map(|(rule, _)| format!("{rule} {}", rule * 10)).unwrap()
     };
 
     let policies = listing(&mut engine, Listed::Policies);
     let listed = listing(&mut engine, Listed::Rules);
+    let name = PolicyName::Namespaced(Name { namespace: "demo".into(), name: "db".into() });
+    let described = engine.answer(Request::DescribePolicy(name));
 
     let column = policies.columns.iter().position(|column| column.header == "CONNECTIONS").unwrap();
     assert!(policies.columns[column].sum && !policies.columns[column].wide);
     let all: u32 = rules.keys().sum();
-    let counts: Vec<_> =
-        policies.rows.iter().map(|row| (row.name.as_str(), row.cells[column].clone())).collect();
-    assert_eq!(counts, [("absent", String::new()), ("db", all.to_string())]);
+    assert!(policies.columns[column + 1].header == "PACKETS" && policies.columns[column + 1].sum);
+    let counts: Vec<_> = policies
+        .rows
+        .iter()
+        .map(|row| (row.name.as_str(), row.cells[column..column + 2].join(" ")))
+        .collect();
+    assert_eq!(counts, [("absent", " ".to_owned()), ("db", format!("{all} {}", all * 10))]);
     let of_db = listed.rows.iter().filter(|row| row.name == "db");
-    let cells: Vec<_> = of_db.map(|row| row.cells[..3].join(" ")).collect();
+    let cells: Vec<_> = of_db.map(|row| row.cells[..4].join(" ")).collect();
     assert_eq!(
         cells,
         [
@@ -348,5 +356,10 @@ fn policies_are_listed_with_the_connections_they_decided_and_rules_one_by_one() 
             format!("ingress, no rule matches Deny {}", number(None)),
         ]
     );
-    assert!(listed.rows.iter().all(|row| row.cells[3].contains(".yaml:")), "{listed:?}");
+    assert!(listed.rows.iter().all(|row| row.cells[4].contains(".yaml:")), "{listed:?}");
+    let Response::Policy(report) = described else { panic!("{described:?}") };
+    let counts = report.rules.iter().map(|rule| rule.counts.unwrap());
+    let counts: Vec<_> = counts.map(|counts| format!("{} {}", counts.connections, counts.packets)).collect();
+    assert_eq!(counts, [Some(0), Some(1), None].map(number));
+    assert_eq!(report.nodes, [engine.settings.node.as_str()]);
 }

@@ -8,15 +8,18 @@ use std::{
     rc::Rc,
 };
 
+use weir_common::policy::RuleHits;
+
 use crate::{
     connections::Connection,
     daemon::{
         enforcer::{Counters, EnforceError, Enforcer, Mac},
         interfaces::{Network, Snapshot},
     },
-    datapath::{Datapath, RuleId},
+    datapath::{Datapath, RuleId, RuleOrigin},
     plan::Interface,
     protocol::{MapUsage, Program},
+    shared_map::SharedMap,
 };
 
 /// What the fake kernel holds; tests look into it, and tell it what to refuse.
@@ -38,6 +41,8 @@ pub(super) struct World {
     pub(super) room: Option<usize>,
     /// What the flow tables hold.
     pub(super) connections: Vec<Connection>,
+    /// The rules whose counters were taken over.
+    pub(super) adopted: SharedMap<RuleId, RuleOrigin>,
     /// What happened to interfaces, in order.
     pub(super) log: Vec<String>,
 }
@@ -141,13 +146,22 @@ impl Enforcer for Fake {
         self.0.borrow().attached.keys().map(program).collect()
     }
 
+    fn edge_refused(&self) -> Option<String> {
+        None
+    }
+
     fn counters(&self) -> Result<Counters, EnforceError> {
         Ok(Counters::default())
     }
 
-    /// As many as the number of the rule.
-    fn rule_hits(&self) -> Result<BTreeMap<RuleId, u64>, EnforceError> {
-        Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, u64::from(*rule))).collect())
+    fn adopt_rules(&mut self, rules: &SharedMap<RuleId, RuleOrigin>) {
+        self.0.borrow_mut().adopted = rules.clone();
+    }
+
+    /// As many connections as the number of the rule, of ten packets each.
+    fn rule_hits(&self) -> Result<BTreeMap<RuleId, RuleHits>, EnforceError> {
+        let hits = |rule: u32| RuleHits { connections: rule.into(), packets: 10 * u64::from(rule) };
+        Ok(self.0.borrow().datapath.rules.keys().map(|rule| (*rule, hits(*rule))).collect())
     }
 
     fn connections(&self) -> Result<Vec<Connection>, EnforceError> {

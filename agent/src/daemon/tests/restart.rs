@@ -19,6 +19,25 @@ fn a_restarted_agent_knows_what_clients_changed_and_makes_no_new_revision() {
 }
 
 #[test]
+fn a_restarted_agent_knows_its_rules_by_the_numbers_that_the_kernel_counts_by() {
+    let policy = |name: &str| DENY.replace("name: deny", &format!("name: {name}"));
+    let host = Host::new();
+    host.write(&format!("{CLUSTER}---\n{}", policy("b")));
+    let mut engine = host.start().unwrap();
+    engine.apply(&policy("c")).unwrap();
+    // Compiled in one go, this one would come before the others.
+    engine.apply(&policy("a")).unwrap();
+    engine.delete(Kind::NetworkPolicy, "demo", "c").unwrap();
+    let before = host.world().datapath.rules.clone();
+    drop(engine);
+
+    let _engine = host.start().unwrap();
+
+    assert_eq!(host.world().adopted, before);
+    assert_eq!(host.world().datapath.rules, before);
+}
+
+#[test]
 fn files_that_changed_meanwhile_win_over_what_a_client_said_about_them() {
     let host = Host::new();
     host.write(&format!("{CLUSTER}---\n{DENY}"));

@@ -90,7 +90,8 @@ pub fn rule_text(cluster: &Cluster, origin: &RuleOrigin) -> Option<String> {
     Some(format!("{action}{side} {peers}{ports}"))
 }
 
-fn peer_text(peer: &PeerKind) -> String {
+/// What a peer of a NetworkPolicy says.
+pub(crate) fn peer_text(peer: &PeerKind) -> String {
     match peer {
         PeerKind::Pods { namespaces: None, pods } => pods_text(pods.as_ref()),
         PeerKind::Pods { namespaces: Some(namespaces), pods } => {
@@ -104,7 +105,8 @@ fn peer_text(peer: &PeerKind) -> String {
     }
 }
 
-fn cluster_peer_text(peer: &ClusterPeerKind) -> String {
+/// What a peer of a ClusterNetworkPolicy says.
+pub(crate) fn cluster_peer_text(peer: &ClusterPeerKind) -> String {
     match peer {
         ClusterPeerKind::Pods(PodSet { namespaces, pods }) => {
             format!("{} in namespaces {}", pods_text(pods.as_ref()), selector_text(namespaces))
@@ -143,7 +145,8 @@ fn requirement_text(Requirement { key, operator }: &Requirement) -> String {
     }
 }
 
-fn port_text(port: &PolicyPort) -> String {
+/// What a port of a rule says.
+pub(crate) fn port_text(port: &PolicyPort) -> String {
     let ports = match &port.ports {
         PortMatch::All => "any".to_owned(),
         PortMatch::Range(first, last) if first == last => first.to_string(),

@@ -40,6 +40,8 @@ pub struct Packet<'a> {
     pub ingress_ifindex: u32,
     /// `__sk_buff::mark`.
     pub mark: u32,
+    /// `__sk_buff::gso_size`: the length of the segments that the packet is to become, 0 for an ordinary one.
+    pub gso_size: u32,
 }
 
 /// What [`test_run`] gives.
@@ -65,6 +67,7 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &Packet<'_>) -> io::Result<Outc
     context[2] = packet.mark;
     context[9] = packet.ingress_ifindex;
     context[10] = packet.ifindex;
+    context[44] = packet.gso_size;
     let (data, verdict, nanoseconds) = run(program, packet, &mut context)?;
     Ok(Outcome { verdict, data, mark: context[2], nanoseconds })
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::IpAddr,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -16,7 +17,7 @@ use weir::{
     kernel::{Events, Program},
     plan::Interface,
 };
-use weir_common::reason::Reason;
+use weir_common::reason::{Hook, Reason};
 
 use crate::packets::{At, Node, ip_command, read_tuple};
 
@@ -70,6 +71,7 @@ impl Machine {
         let mut node = Node::telling_of(events, sets)?;
         ip_command(&format!("link add up{number} type veth peer name peer{number}"));
         let uplink = node.kernel_mut().attach_uplink(&format!("up{number}"))?;
+        route_out(number)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let events = {
             let _within = runtime.enter();
@@ -106,6 +108,12 @@ impl Machine {
     /// Forgets every flow.
     pub(in crate::conformance) fn forget_flows(&self) -> anyhow::Result<()> {
         self.node.forget_all()
+    }
+
+    /// Packets that the edge has sent on.
+    pub(in crate::conformance) fn sent_on(&self) -> anyhow::Result<u64> {
+        let hooks = self.node.kernel().forwarded()?;
+        Ok(hooks.iter().filter(|(hook, _)| *hook == Hook::Edge).map(|(_, counter)| counter.packets).sum())
     }
 
     /// Number of the uplink.
@@ -154,6 +162,14 @@ impl Machine {
         frame: &[u8],
     ) -> anyhow::Result<Passage> {
         let outcome = self.node.run_marked(program, at, mark, frame)?;
+        if program == Program::Edge {
+            return match outcome.verdict {
+                XDP_DROP => Ok(Passage::Dropped(self.told(frame)?.0)),
+                XDP_PASS => Ok(Passage::Stack(outcome.data)),
+                XDP_TX => Ok(Passage::Redirected(outcome.data, 0)),
+                verdict => bail!("{} returned {verdict}", program.name()),
+            };
+        }
         match outcome.verdict {
             SHOT => Ok(Passage::Dropped(self.told(frame)?.0)),
             UNSPEC => Ok(Passage::Stack(outcome.data)),
@@ -218,9 +234,35 @@ impl Machine {
     }
 }
 
+/// Leads what came in by a node's uplink to one router behind it, so that the edge can send it on. The nodes share
+/// a network namespace: each has a routing table of its own.
+fn route_out(number: usize) -> anyhow::Result<()> {
+    let table = 1000 + number;
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        fs::write(format!("/proc/sys/net/{setting}"), "1").context("the namespace's own settings")?;
+    }
+    ip_command("link set lo up");
+    for end in ["up", "peer"] {
+        // Addresses of their own would make them talk.
+        fs::write(format!("/proc/sys/net/ipv6/conf/{end}{number}/addr_gen_mode"), "1")
+            .context("the namespace's own settings")?;
+        ip_command(&format!("link set {end}{number} up"));
+    }
+    for (family, router) in [("-4", "169.254.0.1"), ("-6", "fe80::1")] {
+        ip_command(&format!("{family} rule add iif up{number} table {table}"));
+        ip_command(&format!("{family} route add default via {router} dev up{number} onlink table {table}"));
+        ip_command(&format!("neigh add {router} lladdr 02:00:00:00:02:01 dev up{number} nud permanent"));
+    }
+    Ok(())
+}
+
 /// Events are there when the program returns; only the waking takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
 const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
+/// `XDP_DROP`, `XDP_PASS` and `XDP_TX`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;

@@ -70,6 +70,11 @@ impl Testbed for Fabric {
 }
 
 impl Fabric {
+    /// Packets that the edges have sent on.
+    pub(in crate::conformance) fn sent_on(&self) -> anyhow::Result<u64> {
+        self.machines.values().map(Machine::sent_on).sum()
+    }
+
     /// Sends the first packet of a connection, its answer, and one packet more each way.
     fn exchange(&self, node: &str, protocol: Protocol, ends: &Ends) -> anyhow::Result<Fate> {
         let (fate, server) = self.send(node, ends, &frame(ends, protocol, true))?;
@@ -188,6 +193,10 @@ impl Fabric {
             }
             Hop::FromWire(member) => {
                 let ifindex = member.machine.uplink();
+                (member, Program::Edge, At { ifindex, ingress: ifindex }, 0)
+            }
+            Hop::FromUplink(member) => {
+                let ifindex = member.machine.uplink();
                 (member, Program::FromUplink, At { ifindex, ingress: ifindex }, 0)
             }
             Hop::ToPod(member, ingress, mark) => {
@@ -211,7 +220,7 @@ impl Fabric {
                     Progress::Arrived(Place::Node(member.name), frame)
                 }
                 Program::ToUplink => self.on_wire(member, frame),
-                Program::Edge => unreachable!("no case asks for tunnels, and without it is not attached"),
+                Program::Edge => Progress::On(Hop::FromUplink(member), frame),
             },
         })
     }

@@ -28,8 +28,10 @@ pub(super) enum Place<'a> {
 pub(super) enum Hop<'a> {
     /// It comes out of the pod that its source address says.
     FromPod(Member<'a>),
-    /// It comes in by the uplink.
+    /// It comes in by the uplink, and meets the edge.
     FromWire(Member<'a>),
+    /// The edge left it to TC.
+    FromUplink(Member<'a>),
     /// The node routes what came in by this interface, or what it sends itself (0).
     Stack(Member<'a>, u32),
     /// It is about to enter the pod that its destination address says; with its mark.

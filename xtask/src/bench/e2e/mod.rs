@@ -5,6 +5,7 @@
 //! is 1: how fast this machine is at this moment divides out.
 
 mod cluster;
+pub(super) mod growth;
 mod load;
 mod network;
 mod variant;
@@ -25,13 +26,15 @@ use crate::{build, machine, shell::step};
 
 /// How much is measured.
 struct Extent {
-    services: &'static [u32],
     rounds: usize,
     seconds: f64,
 }
 
-const FULL: Extent = Extent { services: &[1, 1_000, 10_000], rounds: 9, seconds: 0.6 };
-const QUICK: Extent = Extent { services: &[1_000], rounds: 5, seconds: 0.35 };
+/// Services of the cluster in which all kinds of traffic are measured.
+const SERVICES: u32 = 1_000;
+
+const FULL: Extent = Extent { rounds: 9, seconds: 0.6 };
+const QUICK: Extent = Extent { rounds: 5, seconds: 0.35 };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
@@ -43,29 +46,23 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     };
     let generator = build::load_generator()?;
     let extent = if quick { QUICK } else { FULL };
-    let mut rows = Vec::new();
-    for services in extent.services {
-        rows.extend(measure(*services, &extent, &weir, &generator)?);
-    }
+    let cpu = std::thread::available_parallelism()?.get() - 1;
+    let mut rows = measure(SERVICES, &extent, &weir, &generator, cpu)?;
+    rows.extend(growth::measure(&extent, &weir, &generator, cpu)?);
     Ok(rows)
 }
 
 /// How the setting of a kind of traffic is called.
 pub(super) fn setting(load: &str, services: u32) -> String {
-    let services = match services {
-        1 => "1 service".to_owned(),
-        _ => format!("{},000 services", services / 1000),
-    };
-    format!("{load}, {services}")
+    format!("{load}, {},000 services", services / 1000)
 }
 
-fn measure(services: u32, extent: &Extent, weir: &Path, generator: &Path) -> Result<Vec<Row>> {
+fn measure(services: u32, extent: &Extent, weir: &Path, generator: &Path, cpu: usize) -> Result<Vec<Row>> {
     step("Setting up", setting("every way of forwarding", services));
-    let cpu = std::thread::available_parallelism()?.get() - 1;
     let ports = cluster::ports(services);
     let mut sets = Vec::new();
     for way in Way::ALL {
-        let set = Set::up(way, &ports, weir, cpu)?;
+        let set = Set::up(way, &way.word(), &ports, weir, cpu)?;
         let servers = Servers::start(generator, &set.network, cpu)?;
         sets.push((set, servers));
     }

@@ -65,7 +65,7 @@ impl Way {
     }
 
     /// A word for namespaces.
-    fn word(self) -> String {
+    pub(super) fn word(self) -> String {
         match self {
             Self::Weir(policies) => format!("weir{policies}"),
             other => format!("{other:?}").to_lowercase(),
@@ -91,12 +91,11 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// Sets a way up for a cluster of these services.
-    pub(super) fn up(way: Way, ports: &[ServicePort], weir: &Path, cpu: usize) -> Result<Self> {
-        let word = way.word();
+    /// Sets a way up for a cluster of these services, in namespaces whose names begin with `word`.
+    pub(super) fn up(way: Way, word: &str, ports: &[ServicePort], weir: &Path, cpu: usize) -> Result<Self> {
         let network = match way {
-            Way::Direct => Network::direct(&word)?,
-            _ => Network::routed(&word)?,
+            Way::Direct => Network::direct(word)?,
+            _ => Network::routed(word)?,
         };
         let mut set = Self { way, agent: None, network, loading: Duration::ZERO };
         let start = Instant::now();

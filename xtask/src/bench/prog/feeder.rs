@@ -93,6 +93,7 @@ impl Feeder {
             ifindex: self.at.ifindex,
             ingress_ifindex: self.at.ingress,
             mark: 0,
+            gso_size: 0,
         };
         let outcome = match self.kind {
             Kind::Tc => test_run(self.entry.as_fd(), &packet),

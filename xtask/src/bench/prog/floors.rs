@@ -17,7 +17,7 @@ const ROOM: u32 = 131_072;
 /// Nothing: what the feeder costs.
 pub(super) const NULL: &str = "null";
 /// Parse, and no more.
-pub(super) const PARSE: &str = "parse only";
+pub(in crate::bench) const PARSE: &str = "parse only";
 /// Parse, and one look-up in a hash map.
 pub(super) const HASH: &str = "hash map look-up";
 /// Parse, and one look-up in an LRU map.

@@ -1,6 +1,11 @@
 //! A node with pods, services and policies, whose programs are measured.
 
-use std::{collections::BTreeMap, path::PathBuf, process};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context, Result};
 use aya::programs::ProgramFd;
@@ -14,19 +19,32 @@ use weir::{
 
 use weir_common::state::events;
 
-use super::feeder::At;
+use super::{
+    cluster::{self, NODE, PODS},
+    feeder::At,
+};
 use crate::demo::netns;
 
-/// Services, each of which leads to a port of its own.
-pub(super) const SERVICES: u16 = 16;
-/// First of the ports that the services lead to.
-pub(super) const TARGETS: u16 = 8000;
-/// First of the ports that are reached without a service.
-pub(super) const DIRECT: u16 = 9000;
+/// MAC address of the router that the uplink leads to.
+const ROUTER: &str = "02:00:00:00:02:01";
 
-const NODE: &str = "n1";
-/// Pods of this node, with the last byte of their addresses.
-const PODS: [(&str, u8); 3] = [("client", 10), ("server", 20), ("other", 30)];
+/// Labs so far, whose interfaces stay until the namespace goes.
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Where a packet is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// It comes from the client.
+    Client,
+    /// It comes from the server.
+    Server,
+    /// It comes from a pod that nobody lets in.
+    Other,
+    /// It came by the uplink, and is about to enter the server.
+    ServerDoor,
+    /// It came by the uplink.
+    Uplink,
+}
 
 /// A loaded node. It is gone when this is dropped.
 pub(super) struct Lab {
@@ -40,7 +58,8 @@ pub(super) struct Lab {
 
 impl Lab {
     /// Loads the programs in the network namespace of this thread, with flow tables of so many sets.
-    pub(super) fn open(object: &[u8], name: &str, sets: u32) -> Result<Self> {
+    pub(super) fn open(object: &[u8], sets: u32) -> Result<Self> {
+        let name = &format!("lab{}", LABS.fetch_add(1, Ordering::Relaxed));
         let pins = PathBuf::from(format!("/sys/fs/bpf/weir-bench-{}/{name}", process::id()));
         let flows = PerFamily { v4: sets, v6: 64 };
         let options = Options {
@@ -65,34 +84,17 @@ impl Lab {
         Ok(info.fd()?)
     }
 
-    /// Where packets of a pod are, by its place in the list of pods.
-    fn at_pod(&self, pod: usize) -> At {
-        At { ifindex: self.interfaces[pod], ingress: self.interfaces[pod] }
-    }
-
-    /// Where a packet of the client is.
-    pub(super) fn at_client(&self) -> At {
-        self.at_pod(0)
-    }
-
-    /// Where a packet of the server is.
-    pub(super) fn at_server(&self) -> At {
-        self.at_pod(1)
-    }
-
-    /// Where a packet of a pod is that nobody lets in.
-    pub(super) fn at_other(&self) -> At {
-        self.at_pod(2)
-    }
-
-    /// Where a packet is that came by the uplink.
-    pub(super) const fn at_uplink(&self) -> At {
-        At { ifindex: self.uplink, ingress: self.uplink }
-    }
-
-    /// Where a packet is that came by the uplink and is about to enter the server.
-    pub(super) fn at_server_door(&self) -> At {
-        At { ifindex: self.interfaces[1], ingress: self.uplink }
+    /// Where packets are.
+    pub(super) fn at(&self, place: Place) -> At {
+        let at = |ifindex, ingress| At { ifindex, ingress };
+        let pod = |pod: usize| at(self.interfaces[pod], self.interfaces[pod]);
+        match place {
+            Place::Client => pod(0),
+            Place::Server => pod(1),
+            Place::Other => pod(2),
+            Place::ServerDoor => at(self.interfaces[1], self.uplink),
+            Place::Uplink => at(self.uplink, self.uplink),
+        }
     }
 
     /// Packets that were dropped so far.
@@ -106,7 +108,7 @@ impl Lab {
 
     fn commit(&mut self, name: &str) -> Result<()> {
         let mut objects = Objects::default();
-        objects.insert_all(manifest::from_text("bench.yaml", &manifests())?);
+        objects.insert_all(manifest::from_text("bench.yaml", &cluster::manifests())?);
         let cluster = objects.build()?;
         let datapath = compile(&cluster, NODE, &mut Numbers::default())?;
         let kernel = self.kernel.as_mut().context("it is loaded")?;
@@ -114,16 +116,28 @@ impl Lab {
         netns::ip(None, &[format!("link add {up} type veth peer name {there}")])?;
         self.uplink = kernel.attach_uplink(&up)?;
         let mut interfaces = BTreeMap::new();
-        for (number, (_, host)) in PODS.into_iter().enumerate() {
+        for (number, (_, address)) in PODS.into_iter().enumerate() {
             let (here, there) = (format!("{name}-pod{number}"), format!("{name}-eth{number}"));
             netns::ip(None, &[format!("link add {here} type veth peer name {there}")])?;
             let ifindex = kernel.attach_pod(&here)?;
             self.interfaces.push(ifindex);
-            let interface = Interface { ifindex, mac: [2, 0, 0, 0, 1, host] };
-            interfaces.insert([10, 244, 1, host].into(), interface);
+            interfaces.insert(address.into(), Interface { ifindex, mac: [2, 0, 0, 0, 1, address[3]] });
         }
         kernel.commit(&datapath, &interfaces)?;
-        Ok(())
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make this a router")?;
+        // What comes by the uplink leaves by it: a routing table of its own, for there are several labs.
+        let table = self.uplink;
+        netns::ip(
+            None,
+            &[
+                "link set lo up".to_owned(),
+                format!("link set {there} up"),
+                format!("link set {up} up"),
+                format!("rule add iif {up} table {table}"),
+                format!("route add default via 192.168.50.1 dev {up} onlink table {table}"),
+                format!("neigh add 192.168.50.1 lladdr {ROUTER} dev {up} nud permanent"),
+            ],
+        )
     }
 }
 
@@ -135,81 +149,3 @@ impl Drop for Lab {
         }
     }
 }
-
-/// The cluster: policy is in force on both ends of every flow.
-fn manifests() -> String {
-    let pods: String = PODS.iter().map(|(name, host)| pod(name, NODE, 1, *host)).collect();
-    let services: String = (0..SERVICES).map(service).collect();
-    [CLUSTER, &pods, &pod("remote", "n2", 2, 10), &services].concat()
-}
-
-fn pod(name: &str, node: &str, third: u8, host: u8) -> String {
-    format!(
-        "---
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: t, labels: {{app: {name}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i}}]}}
-status: {{phase: Running, podIPs: [{{ip: 10.244.{third}.{host}}}]}}
-"
-    )
-}
-
-fn service(number: u16) -> String {
-    format!(
-        "---
-apiVersion: v1
-kind: Service
-metadata: {{name: s{number}, namespace: t}}
-spec: {{clusterIP: 10.96.0.{}, clusterIPs: [10.96.0.{}], ports: [{{name: p, port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: s{number}, namespace: t, labels: {{kubernetes.io/service-name: s{number}}}}}
-addressType: IPv4
-ports: [{{name: p, port: {}, protocol: TCP}}]
-endpoints:
-  - {{addresses: [10.244.1.20], nodeName: n1, targetRef: {{kind: Pod, namespace: t, name: server}}}}
-",
-        number + 1,
-        number + 1,
-        TARGETS + number,
-    )
-}
-
-const CLUSTER: &str = "\
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
-status: {addresses: [{type: InternalIP, address: 192.168.50.11}]}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
-status: {addresses: [{type: InternalIP, address: 192.168.50.12}]}
----
-apiVersion: weir.dev/v1alpha1
-kind: WeirConfiguration
-metadata: {name: cluster}
-spec: {podCIDRs: [10.244.0.0/16], serviceCIDRs: [10.96.0.0/16]}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: in, namespace: t}
-spec:
-  podSelector: {matchLabels: {app: server}}
-  policyTypes: [Ingress]
-  ingress:
-    - from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [client, remote]}]}}]
-      ports: [{port: 8000, endPort: 9100, protocol: TCP}]
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: out, namespace: t}
-spec:
-  podSelector: {matchLabels: {app: client}}
-  policyTypes: [Egress]
-  egress:
-    - to: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [server, remote]}]}}]
-      ports: [{port: 8000, endPort: 9100, protocol: TCP}]
-";

@@ -6,6 +6,7 @@
 //! fast this machine is at this moment divides out.
 
 mod case;
+mod cluster;
 mod feeder;
 mod floors;
 mod frame;
@@ -21,7 +22,7 @@ use nix::{
 };
 
 use self::{
-    case::Case,
+    case::{Case, kind_of},
     feeder::{At, Feeder, Kind},
     floors::Floors,
     frame::Frame,
@@ -33,17 +34,24 @@ use super::{
 };
 use crate::{build, shell::step};
 
-/// Sets of a flow table that holds the flows of all cases at once.
-const SETS: u32 = 1 << 16;
-/// Sets of the flow table of a node with little memory: 131,072 entries, as many as the LRU floor holds.
-const FULL_SETS: u32 = 1 << 14;
+/// Sets of the flow table of a node with little memory: 131,072 entries, as many as the maps of the floors hold.
+const SETS: u32 = 1 << 14;
+/// Sets of one that holds 100,000 flows, each with an entry for either direction.
+const LARGE_SETS: u32 = 1 << 16;
 /// Flows that the maps of the floors hold.
 const FLOOR_FLOWS: u32 = 100_000;
 /// Flows that come one after the other where each is new: when the first comes again, it has been evicted.
 const NEW_FLOWS: u32 = 400_000;
 
+pub(super) use self::{
+    case::{DENIED, NAT, TO_SERVICE, TUNNEL},
+    floors::PARSE,
+};
+
 /// The setting in which every flow is new.
 pub(super) const EVICTION: &str = "new flows";
+/// The same at XDP.
+pub(super) const EVICTION_AT_XDP: &str = "XDP, new flows";
 
 /// How much is measured.
 struct Extent {
@@ -64,6 +72,9 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            // Else the kernel announces itself on every interface that comes up, and is counted.
+            fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+                .context("cannot switch IPv6 off")?;
             stay_on_one_cpu()?;
             measure(&object, &floors, &extent)
         });
@@ -85,109 +96,118 @@ pub(super) fn flows(count: u32) -> String {
 }
 
 fn measure(object: &[u8], floors: &Path, extent: &Extent) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let lab = Lab::open(object, "known", SETS)?;
     let keys: Vec<Frame> = case::service_flows(FLOOR_FLOWS).map(|flow| flow.frame(frame::ACK)).collect();
+    let bench = Bench { object, floors, extent, keys };
+    let mut rows = Vec::new();
     for count in extent.flows {
-        step("Measuring", flows(*count));
-        let mut series = Series::new(Floors::load(floors, Kind::Tc, &keys)?, floors, flows(*count));
-        let known = case::known(&lab, *count);
-        let frames = &known[0].frames;
-        for (subject, program) in series.floors.of_known_flows()? {
-            series.add(subject, &program, frames, None)?;
-        }
-        for case in &known {
-            case.prime(&lab, floors)?;
-            series.add_case(&lab, case)?;
-        }
-        rows.extend(series.run(&lab, extent, floors::LRU, true)?);
+        let frames = case::shuffled(case::service_flows(*count).map(|flow| flow.frame(frame::ACK)));
+        rows.extend(bench.known(Kind::Tc, flows(*count), &frames, &case::known(*count))?);
+        rows.extend(bench.known(Kind::Xdp, at_xdp(*count), &frames, &case::known_at_edge(*count))?);
     }
-    for count in extent.flows {
-        step("Measuring", at_xdp(*count));
-        let mut series = Series::new(Floors::load(floors, Kind::Xdp, &keys)?, floors, at_xdp(*count));
-        let frames = &case::known(&lab, *count)[0].frames;
-        for (subject, program) in series.floors.of_known_flows()? {
-            series.add(subject, &program, frames, None)?;
-        }
-        rows.extend(series.run(&lab, extent, floors::LRU, true)?);
-    }
-    drop(lab);
-    step("Measuring", EVICTION);
-    let lab = Lab::open(object, "new", FULL_SETS)?;
-    let mut series = Series::new(Floors::load(floors, Kind::Tc, &keys)?, floors, EVICTION.to_owned());
-    let new = case::new(&lab, NEW_FLOWS);
-    let frames = &new[0].frames;
-    for (subject, program) in series.floors.of_new_flows()? {
-        series.add(subject, &program, frames, None)?;
-    }
-    for case in &new {
-        series.add_case(&lab, case)?;
-    }
-    rows.extend(series.run(&lab, extent, floors::INSERT, false)?);
+    let frames = case::shuffled(case::service_flows(NEW_FLOWS).map(|flow| flow.frame(frame::SYN)));
+    rows.extend(bench.unknown(Kind::Tc, EVICTION, &frames, &case::new(NEW_FLOWS))?);
+    rows.extend(bench.unknown(Kind::Xdp, EVICTION_AT_XDP, &frames, &case::new_at_edge(NEW_FLOWS))?);
     Ok(rows)
 }
 
-/// Programs that are measured alternately.
+/// What all series have in common.
+struct Bench<'a> {
+    object: &'a [u8],
+    floors: &'a Path,
+    extent: &'a Extent,
+    /// The flows in the maps of the floors.
+    keys: Vec<Frame>,
+}
+
+impl Bench<'_> {
+    /// Measures cases whose flows are known, in turns with look-ups.
+    fn known(&self, kind: Kind, setting: String, frames: &[Frame], cases: &[Case]) -> Result<Vec<Row>> {
+        let mut series = self.series(kind, setting, true)?;
+        for (subject, program) in series.floors.of_known_flows()? {
+            series.add(subject, &program, frames)?;
+        }
+        let sets = if frames.len() > 10_000 { LARGE_SETS } else { SETS };
+        for case in cases {
+            series.add_case(case, sets)?;
+        }
+        series.run(floors::LRU)
+    }
+
+    /// Measures cases whose flows are all new, in turns with an update that evicts.
+    fn unknown(&self, kind: Kind, setting: &str, frames: &[Frame], cases: &[Case]) -> Result<Vec<Row>> {
+        let mut series = self.series(kind, setting.to_owned(), false)?;
+        for (subject, program) in series.floors.of_new_flows()? {
+            series.add(subject, &program, frames)?;
+        }
+        for case in cases {
+            series.add_case(case, SETS)?;
+        }
+        series.run(floors::INSERT)
+    }
+
+    fn series(&self, kind: Kind, setting: String, are_known: bool) -> Result<Series<'_>> {
+        step("Measuring", &setting);
+        let floors = Floors::load(self.floors, kind, &self.keys)?;
+        Ok(Series { bench: self, floors, setting, are_known, measured: Vec::new() })
+    }
+}
+
+/// Programs that are measured in turns.
 struct Series<'a> {
+    bench: &'a Bench<'a>,
     floors: Floors,
-    object: &'a Path,
     setting: String,
+    /// Whether all flows are seen once before they are measured.
+    are_known: bool,
     measured: Vec<Measured>,
 }
 
 struct Measured {
     subject: &'static str,
     feeder: Feeder,
-    /// What a program of weir's must return.
-    verdict: Option<u32>,
+    /// What a program of weir's runs on.
+    weir: Option<Weir>,
 }
 
-impl<'a> Series<'a> {
-    const fn new(floors: Floors, object: &'a Path, setting: String) -> Self {
-        Self { floors, object, setting, measured: Vec::new() }
-    }
+struct Weir {
+    /// A node of its own: flows of other cases would take room from these.
+    lab: Lab,
+    verdict: u32,
+    is_denied: bool,
+}
 
-    fn add(
-        &mut self,
-        subject: &'static str,
-        program: &ProgramFd,
-        frames: &[Frame],
-        place: Option<(At, u32)>,
-    ) -> Result<()> {
-        let at = place.map_or_else(At::default, |(at, _)| at);
-        let feeder = Feeder::new(self.object, self.floors.kind(), at, frames, program)?;
-        self.measured.push(Measured { subject, feeder, verdict: place.map(|(_, verdict)| verdict) });
+impl Series<'_> {
+    fn add(&mut self, subject: &'static str, program: &ProgramFd, frames: &[Frame]) -> Result<()> {
+        let feeder = Feeder::new(self.bench.floors, self.floors.kind(), At::default(), frames, program)?;
+        self.measured.push(Measured { subject, feeder, weir: None });
         Ok(())
     }
 
-    fn add_case(&mut self, lab: &Lab, case: &Case) -> Result<()> {
+    fn add_case(&mut self, case: &Case, sets: u32) -> Result<()> {
+        let lab = Lab::open(self.bench.object, sets)?;
         let program = lab.program(case.program)?;
-        self.add(case.subject, &program, &case.frames, Some((case.at, case.verdict)))
+        case.prime(&lab, self.bench.floors)?;
+        let (kind, at) = (kind_of(case.program), lab.at(case.place));
+        let feeder = Feeder::new(self.bench.floors, kind, at, &case.frames, &program)?;
+        if case.subject == DENIED && feeder.run(1)?.verdict != case.verdict {
+            println!("{}: XDP leaves it to TC", case.subject);
+            return Ok(());
+        }
+        let weir = Weir { lab, verdict: case.verdict, is_denied: case.is_denied() };
+        self.measured.push(Measured { subject: case.subject, feeder, weir: Some(weir) });
+        Ok(())
     }
 
-    /// Measures round by round. Flows that are known are all seen once before.
-    fn run(self, lab: &Lab, extent: &Extent, unit: &str, are_known: bool) -> Result<Vec<Row>> {
+    /// Measures round by round.
+    fn run(self, unit: &str) -> Result<Vec<Row>> {
         let mut samples = Samples::default();
-        for _ in 0..extent.rounds {
+        for _ in 0..self.bench.extent.rounds {
             let mut feeding = 0.0;
-            for Measured { subject, feeder, verdict } in &self.measured {
-                let before = lab.drops()?;
-                if are_known {
-                    feeder.run(feeder.frames())?;
-                }
-                let runs = feeder.run(extent.runs)?;
-                if let Some(verdict) = *verdict {
-                    let found = runs.verdict;
-                    ensure!(found == verdict, "{subject}: returned {found} instead of {verdict}");
-                    let drops = lab.drops()? - before;
-                    ensure!(
-                        (drops != 0) == (verdict == case::SHOT),
-                        "{subject}: {drops} packets were dropped"
-                    );
-                }
-                match *subject {
-                    floors::NULL => feeding = runs.nanoseconds,
-                    _ => samples.add(&self.setting, subject, runs.nanoseconds - feeding),
+            for measured in &self.measured {
+                let nanoseconds = self.measure(measured)?;
+                match measured.subject {
+                    floors::NULL => feeding = nanoseconds,
+                    subject => samples.add(&self.setting, subject, nanoseconds - feeding),
                 }
             }
         }
@@ -205,6 +225,22 @@ impl<'a> Series<'a> {
             }
         };
         Ok(self.measured.iter().filter(|measured| measured.subject != floors::NULL).map(row).collect())
+    }
+
+    /// Nanoseconds a packet, with the feeder's.
+    fn measure(&self, Measured { subject, feeder, weir }: &Measured) -> Result<f64> {
+        let drops = || weir.as_ref().map_or(Ok(0), |weir| weir.lab.drops());
+        let before = drops()?;
+        if self.are_known {
+            feeder.run(feeder.frames())?;
+        }
+        let runs = feeder.run(self.bench.extent.runs)?;
+        if let Some(Weir { verdict, is_denied, .. }) = weir {
+            let (found, drops) = (runs.verdict, drops()? - before);
+            ensure!(found == *verdict, "{subject}: returned {found} instead of {verdict}");
+            ensure!((drops != 0) == *is_denied, "{subject}: {drops} packets were dropped");
+        }
+        Ok(runs.nanoseconds)
     }
 }
 

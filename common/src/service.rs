@@ -14,14 +14,23 @@ pub struct FrontendKey<A> {
     pub protocol: u16,
 }
 
-/// A run of the `RINGS_*` array that one group of clients chooses from.
+/// A run of the `RINGS_*` array that one group of clients chooses from: its slots, several to an element, and
+/// behind them its backends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// Index of the first slot.
+    /// Index of the first element.
     pub offset: u32,
     /// Number of slots, a prime or 1; 0: there is no backend for these clients.
     pub len: u32,
+}
+
+impl Ring {
+    /// Elements that its slots take.
+    pub const fn slot_elements<A>(&self) -> u32 {
+        // A rounded-up division without the branch that `div_ceil` has.
+        (self.len + (Backend::<A>::SLOTS - 1)) >> Backend::<A>::SLOTS.ilog2()
+    }
 }
 
 /// Bits of [`Service::flags`].
@@ -82,7 +91,8 @@ pub struct Service {
     pub affinity: u32,
 }
 
-/// Element of the `RINGS_*` arrays: one slot of a Maglev ring, the backend in place.
+/// Element of the `RINGS_*` arrays: a backend, or [`SLOTS`](Self::SLOTS) slots of a ring, each a 16-bit number that
+/// says which of the ring's backends it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backend<A> {
@@ -92,6 +102,11 @@ pub struct Backend<A> {
     pub port: Be16,
     /// Zero.
     pub reserved: u16,
+}
+
+impl<A> Backend<A> {
+    /// Slots that one element holds, a power of two.
+    pub const SLOTS: u32 = 1 << (size_of::<Self>() / size_of::<u16>()).ilog2();
 }
 
 /// Key of the `MEMBERS_*` maps: an endpoint of a service port, in whatever state.

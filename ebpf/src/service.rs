@@ -127,7 +127,11 @@ pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static 
         return None;
     }
     let slot = (hash >> 32) as u32 % ring.len;
-    F::rings().get(ring.offset + slot)
+    let per_element = Backend::<F::Addr>::SLOTS;
+    let slots = F::rings().get(ring.offset + slot / per_element)?;
+    // SAFETY: an element holds as many slots.
+    let index = unsafe { (&raw const *slots).cast::<u16>().add((slot % per_element) as usize).read() };
+    F::rings().get(ring.offset + ring.slot_elements::<F::Addr>() + u32::from(index))
 }
 
 /// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it has the bits

@@ -28,7 +28,7 @@ use weir_common::state::inside;
 
 use crate::{
     cluster::{Cluster, Name, Namespace, Node, Pod},
-    datapath::{Datapath, Direction, Endpoint, IdentityId, RuleId, RuleOrigin, Target},
+    datapath::{Datapath, Direction, Endpoint, IdentityId, RuleId, RuleOrigin, RuleSet, RuleSetId, Target},
     shared_map::SharedMap,
 };
 
@@ -165,7 +165,8 @@ impl Compiler {
             has_same_policy(before, cluster) && self.services_identified.is_same(&services.identities)
         });
         if !is_same {
-            self.judge(cluster, &mut datapath)?;
+            let built = last.as_ref().map(|(_, datapath)| &datapath.rule_sets);
+            self.judge(cluster, built, &mut datapath)?;
             self.services_identified = self.services.services.identities.clone();
         }
         self.last = Some((cluster.clone(), datapath.clone()));
@@ -202,7 +203,14 @@ impl Compiler {
     }
 
     /// Policy: endpoints with their rule sets, and identities.
-    fn judge(&mut self, cluster: &Cluster, datapath: &mut Datapath) -> Result<(), CompileError> {
+    ///
+    /// `built` are the rule sets of the time before.
+    fn judge(
+        &mut self,
+        cluster: &Cluster,
+        built: Option<&SharedMap<RuleSetId, Arc<RuleSet>>>,
+        datapath: &mut Datapath,
+    ) -> Result<(), CompileError> {
         let node = self.node.as_str();
         let same_pods = self.pods.as_ref().filter(|known| {
             known.pods.is_same(&cluster.pods) && known.namespaces.is_same(&cluster.namespaces)
@@ -226,6 +234,7 @@ impl Compiler {
                 && peers.services.is_same(services)
                 && peers.used == used
         });
+        let is_same_peers = same_peers.is_some();
         let identities = match same_peers {
             Some(peers) => Arc::clone(&peers.identities),
             None => {
@@ -239,8 +248,13 @@ impl Compiler {
             used,
             identities: Arc::clone(&identities),
         });
+        // Rule sets that judge the same identities by the same lines, which their numbers stand for.
+        let known = built.filter(|_| is_same_peers);
         let mut builder = rule_set::Builder::new(&identities);
         let rule_sets = rules.rule_sets.iter().map(|(id, rules::Chain { lines, next, group })| {
+            if let Some(rule_set) = known.and_then(|known| known.get(id)) {
+                return Ok((*id, Arc::clone(rule_set)));
+            }
             let mut rule_set = builder.build(lines).map_err(|error| CompileError::TooManyPorts {
                 pod: groups.pod_of(*group).to_string(),
                 protocol: error.protocol,

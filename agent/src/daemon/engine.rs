@@ -296,7 +296,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             "enforced"
         );
         self.accepted = accepted;
-        self.names.send_replace(Arc::new(Names::new(&cluster, &datapath.rules)));
+        let names = self.names.borrow().followed_by(&cluster, &datapath.rules);
+        self.names.send_replace(Arc::new(names));
         let active = Active { objects, cluster, datapath, resolution, unhealthy, made };
         let former = self.active.replace(active);
         self.forget_former_checks(former.as_ref());

@@ -30,7 +30,7 @@ pub(super) struct Names {
     cluster: Cluster,
     rules: SharedMap<RuleId, RuleOrigin>,
     /// Made when the first event asks.
-    addresses: OnceLock<BTreeMap<IpAddr, Owner>>,
+    addresses: OnceLock<SharedMap<IpAddr, Owner>>,
 }
 
 impl Names {
@@ -39,8 +39,21 @@ impl Names {
         Self { cluster: cluster.clone(), rules: rules.clone(), addresses: OnceLock::new() }
     }
 
-    fn addresses(&self) -> &BTreeMap<IpAddr, Owner> {
-        self.addresses.get_or_init(|| addresses(&self.cluster))
+    /// The same as [`new`](Self::new), where these names held before.
+    pub(super) fn followed_by(&self, cluster: &Cluster, rules: &SharedMap<RuleId, RuleOrigin>) -> Self {
+        let new = Self::new(cluster, rules);
+        let before = &self.cluster;
+        let has_same_owners = before.pods.is_same(&cluster.pods)
+            && before.services.is_same(&cluster.services)
+            && before.nodes.is_same(&cluster.nodes);
+        if has_same_owners && let Some(addresses) = self.addresses.get() {
+            new.addresses.get_or_init(|| addresses.clone());
+        }
+        new
+    }
+
+    fn addresses(&self) -> &SharedMap<IpAddr, Owner> {
+        self.addresses.get_or_init(|| addresses(&self.cluster).into_iter().collect())
     }
 
     /// What `event` says.
@@ -202,7 +215,7 @@ mod tests {
             Source { file: "deny.yaml".into(), line: 3, column: 1 },
         )];
         let names = Names {
-            addresses: OnceLock::from(BTreeMap::from([(
+            addresses: OnceLock::from(SharedMap::from([(
                 "10.0.0.1".parse().unwrap(),
                 Owner { kind: OwnerKind::Pod, name: "demo/web".to_owned() },
             )])),

@@ -197,14 +197,14 @@ pub struct Ring {
     /// The backends, sorted.
     pub backends: Vec<Backend>,
     /// For each slot, the index of its backend. A prime number of slots, or 1; none without backends.
-    pub slots: Vec<u32>,
+    pub slots: Vec<u16>,
 }
 
 impl Ring {
     /// The ring with these backends in its slots.
     pub fn of_slots(slots: &[Backend]) -> Self {
         let backends: Vec<_> = slots.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let index = |backend| backends.binary_search(backend).map_or(0, |index| index as u32);
+        let index = |backend| backends.binary_search(backend).map_or(0, |index| index as u16);
         Self { slots: slots.iter().map(index).collect(), backends }
     }
 
@@ -223,7 +223,7 @@ impl Ring {
         self.backends[self.slots[hash % self.slots.len()] as usize]
     }
 
-    /// The backend of every slot, in order: what the `RINGS_*` arrays hold.
+    /// The backend of every slot, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Backend> + Clone {
         self.slots.iter().map(|&index| self.backends[index as usize])
     }

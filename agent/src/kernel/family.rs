@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     endpoint::Endpoint,
-    plain::Plain,
+    plain::{Plain, bytes_of, from_bytes},
     policy::Identity,
-    service::{Backend, FrontendKey, MemberKey, SOURCE_PREFIX, Service, SourceKey},
+    service::{Backend, FrontendKey, MemberKey, Ring, SOURCE_PREFIX, Service, SourceKey},
 };
 
 use super::{KernelError, load::open, map::Map, pins::Pins, sys::Prefix};
@@ -108,16 +108,12 @@ where
         }));
         let all = self.frontends.entries().map_err(failed(frontends))?;
         image.frontends.extend(all.into_iter().map(|(key, service)| (frontend(&key), service)));
-        let slots: Vec<_> = self.rings.entries().map_err(failed(rings))?;
+        let elements: Vec<_> = self.rings.entries().map_err(failed(rings))?;
+        let elements: Vec<_> = elements.into_iter().map(|(_, element)| element).collect();
         let named = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == A::FAMILY);
         for ring in named.flat_map(|(_, service)| [service.internal, service.external]) {
-            let slots = slots.get(ring.offset as usize..).and_then(|rest| rest.get(..ring.len as usize));
-            if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {
-                let slots: Vec<_> = slots.iter().map(|(_, slot)| backend(slot)).collect();
-                image
-                    .rings
-                    .get_mut(A::FAMILY)
-                    .insert(ring.offset, Arc::new(datapath::Ring::of_slots(&slots)));
+            if let Some(content) = ring_at(&elements, ring) {
+                image.rings.get_mut(A::FAMILY).insert(ring.offset, Arc::new(content));
             }
         }
         let all = self.members.entries().map_err(failed(members))?;
@@ -137,11 +133,9 @@ where
             Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
             Write::Rings(family, rings) if *family == A::FAMILY => {
                 // A few at a time: all of them are much memory.
-                rings.chunks(256).try_for_each(|rings| {
-                    let slots = rings.iter().flat_map(|(offset, ring)| (*offset..).zip(ring.iter()));
-                    // A backend of the other family has no place in a ring; none gets there from a Service.
-                    let slots = slots.filter_map(|(index, slot)| Some((index, backend_of(slot)?)));
-                    self.rings.put(&slots.collect::<Vec<_>>())
+                rings.chunks(1024).try_for_each(|rings| {
+                    let elements = rings.iter().flat_map(|(offset, ring)| (*offset..).zip(elements_of(ring)));
+                    self.rings.put(&elements.collect::<Vec<_>>())
                 })
             }
             _ => Ok(()),
@@ -242,6 +236,37 @@ fn backend_of<A: Ip>(backend: datapath::Backend) -> Option<Backend<A>> {
 
 fn backend<A: Ip>(backend: &Backend<A>) -> datapath::Backend {
     datapath::Backend { address: backend.addr.address(), port: backend.port.get() }
+}
+
+/// A ring as it lies in the map.
+fn elements_of<A: Ip>(ring: &datapath::Ring) -> impl Iterator<Item = Backend<A>>
+where
+    Backend<A>: Plain,
+{
+    let slots = ring.slots.chunks(Backend::<A>::SLOTS as usize).filter_map(|slots| {
+        let mut bytes: Vec<u8> = slots.iter().flat_map(|slot| slot.to_ne_bytes()).collect();
+        bytes.resize(size_of::<Backend<A>>(), 0);
+        from_bytes(&bytes)
+    });
+    // A backend of the other family has no place in a ring; none gets there from a Service.
+    slots.chain(ring.backends.iter().map(|backend| backend_of(*backend).unwrap_or_default()))
+}
+
+/// The ring that lies at a place; `None` when it is empty, or not whole.
+fn ring_at<A: Ip>(elements: &[Backend<A>], at: Ring) -> Option<datapath::Ring>
+where
+    Backend<A>: Plain,
+{
+    let elements = elements.get(at.offset as usize..)?;
+    let (slots, backends) = elements.split_at_checked(at.slot_elements::<A>() as usize)?;
+    let pair = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]);
+    let slots = slots.iter().flat_map(|element| {
+        bytes_of(element).chunks_exact(2).take(Backend::<A>::SLOTS as usize).map(pair).collect::<Vec<_>>()
+    });
+    let slots: Vec<_> = slots.take(at.len as usize).collect();
+    let count = usize::from(*slots.iter().max()?) + 1;
+    let backends = backends.get(..count)?.iter().map(backend).collect();
+    Some(datapath::Ring { backends, slots })
 }
 
 fn member_of<A: Ip>((service, backend): (u32, datapath::Backend)) -> Option<MemberKey<A>> {

@@ -62,8 +62,12 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// # Errors
     /// When the kernel refuses one of them; those before it are written.
     pub fn put(&self, elements: &[(K, V)]) -> io::Result<()> {
-        let keys: Vec<u8> = elements.iter().flat_map(|(key, _)| bytes_of(key)).copied().collect();
-        let values: Vec<u8> = elements.iter().flat_map(|(_, value)| bytes_of(value)).copied().collect();
+        let mut keys = Vec::with_capacity(elements.len() * size_of::<K>());
+        let mut values = Vec::with_capacity(elements.len() * size_of::<V>());
+        for (key, value) in elements {
+            keys.extend_from_slice(bytes_of(key));
+            values.extend_from_slice(bytes_of(value));
+        }
         if elements.len() > 1 && self.fd.update_batch(&keys, &values).is_ok() {
             return Ok(());
         }

@@ -2,6 +2,13 @@
 
 use std::net::IpAddr;
 
+use weir_common::{
+    addr::{V4, V6},
+    service,
+};
+
+use crate::datapath::Ring;
+
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -21,6 +28,16 @@ impl Family {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
+    }
+
+    /// Elements of `RINGS_*` that a ring takes.
+    pub fn elements(self, ring: &Ring) -> u32 {
+        let at = service::Ring { offset: 0, len: ring.len() as u32 };
+        let slots = match self {
+            Self::V4 => at.slot_elements::<V4>(),
+            Self::V6 => at.slot_elements::<V6>(),
+        };
+        if ring.is_empty() { 0 } else { slots + ring.backends.len() as u32 }
     }
 }
 

@@ -88,7 +88,7 @@ impl Image {
             Write::Ports(elements) => store(&mut self.ports, elements, PortInterval::default()),
             Write::Rules(elements) => store(&mut self.rules, elements, Rule::default()),
             Write::RuleSets(elements) => store(&mut self.rule_sets, elements, RuleSet::default()),
-            Write::Rings(family, rings) => store_rings(self.rings.get_mut(*family), rings),
+            Write::Rings(family, rings) => store_rings(self.rings.get_mut(*family), *family, rings),
             Write::Peers(change) => change_map(&mut self.peers, change),
             Write::Identities(change) => change_map(&mut self.identities, change),
             Write::Endpoints(change) => change_map(&mut self.endpoints, change),
@@ -135,11 +135,11 @@ fn store<T: Clone>(array: &mut Vec<T>, elements: &[(u32, T)], unused: T) {
 }
 
 /// Notes rings, and forgets those that they are written over.
-fn store_rings(rings: &mut BTreeMap<u32, Arc<Ring>>, written: &[(u32, Arc<Ring>)]) {
+fn store_rings(rings: &mut BTreeMap<u32, Arc<Ring>>, family: Family, written: &[(u32, Arc<Ring>)]) {
     for (offset, ring) in written {
-        let end = offset + ring.len() as u32;
+        let end = offset + family.elements(ring);
         while let Some((start, before)) = rings.range(..end).next_back()
-            && start + before.len() as u32 > *offset
+            && start + family.elements(before) > *offset
         {
             let start = *start;
             rings.remove(&start);

@@ -50,7 +50,8 @@ struct Listed<K: Ord, V>(SharedMap<K, (V, u32)>);
 /// The rings of one family that frontends name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rings {
-    /// The first slot of each, and how often it is named.
+    family: Family,
+    /// The first element of each, and how often it is named.
     at: SharedMap<Arc<Ring>, (u32, u32)>,
     array: Array,
 }
@@ -276,15 +277,15 @@ impl Rings {
         let services = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == family);
         let named = services.flat_map(|(_, service)| [service.internal, service.external]);
         let named: Vec<_> = named.filter(|ring| ring.len > 0).collect();
-        let used = named.iter().map(|ring| ring.offset..ring.offset + ring.len).collect();
-        let mut at = SharedMap::default();
+        let (mut used, mut at) = (Vec::new(), SharedMap::default());
         for ring in &named {
             if let Some(content) = image.ring(family, *ring) {
+                used.push(ring.offset..ring.offset + family.elements(content));
                 let (offset, count) = at.get(content).copied().unwrap_or((ring.offset, 0));
                 at.insert(Arc::clone(content), (offset, count + 1));
             }
         }
-        Self { at, array: Array::new(map, capacity, used) }
+        Self { family, at, array: Array::new(map, capacity, used) }
     }
 
     /// Where a ring stands, in the map or among `new` ones.
@@ -297,7 +298,7 @@ impl Rings {
             *count += 1;
             return service::Ring { offset: *offset, len };
         }
-        let offset = self.array.take(len);
+        let offset = self.array.take(self.family.elements(ring));
         self.at.insert(Arc::clone(ring), (offset, 1));
         new.push((offset, Arc::clone(ring)));
         service::Ring { offset, len }
@@ -310,7 +311,7 @@ impl Rings {
         if *count == 0 {
             let offset = *offset;
             self.at.remove(ring);
-            self.array.give_back(offset, ring.len() as u32);
+            self.array.give_back(offset, self.family.elements(ring));
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Sizes {
     pub rule_hits: u32,
     /// Frontends of services.
     pub frontends: PerFamily<u32>,
-    /// Slots of all rings.
+    /// Elements of all rings: slots, several to an element, and backends.
     pub rings: PerFamily<u32>,
     /// Pairs of a service port and an endpoint.
     pub members: PerFamily<u32>,
@@ -56,7 +56,7 @@ impl Default for Sizes {
             rules: 1 << 17,
             rule_hits: 1 << 16,
             frontends: PerFamily { v4: 1 << 14, v6: 1 << 13 },
-            rings: PerFamily { v4: 1 << 20, v6: 1 << 18 },
+            rings: PerFamily { v4: 1 << 18, v6: 1 << 17 },
             members: PerFamily { v4: 1 << 16, v6: 1 << 15 },
             affinity: PerFamily { v4: 1 << 16, v6: 1 << 15 },
             sources: PerFamily { v4: 1 << 16, v6: 1 << 16 },
@@ -102,9 +102,10 @@ impl Sizes {
             let rings = frontends().flat_map(|(_, service)| [&service.internal, &service.external]);
             // Most are shared.
             let rings = rings.collect::<BTreeSet<_>>();
-            let slots: usize = rings.iter().map(|ring| ring.len()).sum();
-            let longest = rings.iter().map(|ring| ring.len()).max().unwrap_or(0);
-            at_least(self.rings.get_mut(family), slots.saturating_add((slots / 8).max(2 * longest)));
+            let each = || rings.iter().map(|ring| family.elements(ring) as usize);
+            let all: usize = each().sum();
+            let longest = each().max().unwrap_or(0);
+            at_least(self.rings.get_mut(family), all.saturating_add((all / 8).max(2 * longest)));
             grow(self.members.get_mut(family), frontends().map(|(_, service)| service.members.len()).sum());
             let sources = frontends().map(|(_, service)| service.source_ranges.len());
             grow(self.sources.get_mut(family), sources.sum());

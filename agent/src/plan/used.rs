@@ -36,7 +36,9 @@ pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
         let of = |address: IpAddr| Family::of(address) == family;
         let services = || image.frontends.iter().filter(|(key, _)| of(key.address));
         let rings = services().flat_map(|(_, service)| [service.internal, service.external]);
-        let rings = rings.map(|ring| ring.offset..ring.offset + ring.len).collect();
+        let rings = rings
+            .filter_map(|ring| Some(ring.offset..ring.offset + family.elements(image.ring(family, ring)?)))
+            .collect();
         let counts = [
             image.endpoints.keys().filter(|address| of(**address)).count() as u64,
             image.identities.keys().filter(|net| of(net.addr())).count() as u64,

@@ -55,7 +55,7 @@ pub enum Write {
     Rules(Vec<(u32, Rule)>),
     /// Elements of `RULE_SETS` by index.
     RuleSets(Vec<(u32, RuleSet)>),
-    /// Rings in the family's `RINGS_*`, by the index of their first slot.
+    /// Rings in the family's `RINGS_*`, by the index of their first element.
     Rings(Family, Vec<(u32, Arc<Ring>)>),
     /// `PEERS`.
     Peers(Change<PeerKey, u32>),
@@ -81,7 +81,7 @@ impl Write {
             Self::Ports(elements) => elements.len(),
             Self::Rules(elements) => elements.len(),
             Self::RuleSets(elements) => elements.len(),
-            Self::Rings(_, rings) => rings.iter().map(|(_, ring)| ring.len()).sum(),
+            Self::Rings(family, rings) => rings.iter().map(|(_, ring)| family.elements(ring) as usize).sum(),
             Self::Peers(change) => change.len(),
             Self::Identities(change) => change.len(),
             Self::Endpoints(change) => change.len(),

@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use weir::{
     kernel::sys::{MapFd, object_get},
     manifest,
@@ -192,6 +193,8 @@ impl Lab {
         let answers = client.try_clone()?;
         for socket in [&server, &answers] {
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+            // Half a minute of packets: a thread that has to wait for a processor is not to lose any.
+            setsockopt(socket, RcvBufForce, &(256 << 20))?;
         }
         let mut threads = Vec::new();
         let ended = Arc::clone(&stop);

@@ -28,14 +28,18 @@ pub fn size_for(backends: usize) -> usize {
 }
 
 /// The ring of `size` slots, a prime or 1, for backends with their weights: each gets slots in proportion
-/// to its weight, and none with weight 0.
+/// to its weight, and none with weight 0. Of more than [`MOST`] backends the rest are left out.
 pub fn ring(backends: &[(Backend, u32)], size: usize) -> Ring {
     let mut backends: Vec<_> = backends.iter().copied().filter(|(_, weight)| *weight > 0).collect();
     backends.sort_unstable();
     backends.dedup_by_key(|(backend, _)| *backend);
+    backends.truncate(MOST);
     let slots = fill(&backends, if backends.is_empty() { 0 } else { size });
     Ring { backends: backends.into_iter().map(|(backend, _)| backend).collect(), slots }
 }
+
+/// Most backends of a ring, as many as its slots can tell apart.
+const MOST: usize = FREE as usize;
 
 /// Slots of a ring at the edge: there the connections that a change moves are other people's.
 const EDGE_SIZE: usize = SIZES[SIZES.len() - 1];
@@ -74,11 +78,11 @@ struct Walk {
     credit: u64,
 }
 
-const FREE: u32 = u32::MAX;
+const FREE: u16 = u16::MAX;
 
 /// Lets the backends take turns; at each turn one takes the next slot of its walk that is still free. One
 /// with half of the greatest weight takes every other turn.
-fn fill(backends: &[(Backend, u32)], size: usize) -> Vec<u32> {
+fn fill(backends: &[(Backend, u32)], size: usize) -> Vec<u16> {
     let mut slots = vec![FREE; size];
     let turn = u64::from(backends.iter().map(|(_, weight)| *weight).max().unwrap_or(0));
     let mut walks: Vec<_> =
@@ -110,7 +114,7 @@ impl Walk {
     }
 
     /// Takes the next free slot; there must be one.
-    fn take(&mut self, slots: &mut [u32], index: u32) {
+    fn take(&mut self, slots: &mut [u16], index: u16) {
         while slots[self.next] != FREE {
             self.advance(slots.len());
         }

@@ -165,7 +165,7 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
     let members: BTreeMap<_, _> =
         internal.iter().chain(&external).map(|backend| (*backend, random.below(8))).collect();
     let ring =
-        |slots: Vec<Backend>| Arc::new(Ring { slots: (0..slots.len() as u32).collect(), backends: slots });
+        |slots: Vec<Backend>| Arc::new(Ring { slots: (0..slots.len() as u16).collect(), backends: slots });
     let name = Name { namespace: "test".into(), name: format!("service-{number}") };
     Service {
         id: 1 + number as u32 * 2 + random.below(2),

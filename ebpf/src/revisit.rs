@@ -56,7 +56,7 @@ fn still_served<F: Family>(state: &State, work: &mut Work<F::Addr>) -> bool {
     let is_udp = packet.key.protocol == u32::from(protocol::UDP);
     let is_unanswered = path.state == state::OPENING && !goes_on(packet);
     // Who is sound serves.
-    cursor.set(u32::from(is_unanswered) * member::SOUND | u32::from(is_udp) * member::SERVES);
+    cursor.set((u32::from(is_unanswered) * member::SOUND) | (u32::from(is_udp) * member::SERVES));
     // Through memory: from here the verifier walks one way and not one for each number.
     let needed = cursor.get();
     if needed == 0 && (!is_tcp || state.flags & RESET_GONE == 0) {

@@ -68,6 +68,9 @@ enum Command {
         /// Only the faults whose description or file contains this.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
+        /// Ask only the quickest test that may notice a fault; leave those that it does not notice for another run.
+        #[arg(long)]
+        quick: bool,
         /// Write what became of them into the table, `docs/mutants.md`.
         #[arg(long)]
         update: bool,
@@ -113,7 +116,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Conformance { args } => return checks::conformance(&args),
         Command::Budget { update } => return budget::run(update),
         Command::Bench(options) => return bench::run(&options),
-        Command::Mutants { only, update } => return mutants::run(only.as_deref(), update),
+        Command::Mutants { only, quick, update } => return mutants::run(only.as_deref(), quick, update),
         Command::Dist => dist::run()?,
     }
     Ok(ExitCode::SUCCESS)

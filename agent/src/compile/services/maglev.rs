@@ -28,7 +28,7 @@ pub fn size_for(backends: usize) -> usize {
 }
 
 /// The ring of `size` slots, a prime or 1, for backends with their weights: each gets slots in proportion
-/// to its weight, and none with weight 0. Of more than 65,536 backends the rest are left out.
+/// to its weight, and none with weight 0. Of more than 65,535 backends the rest are left out.
 pub fn ring(backends: &[(Backend, u32)], size: usize) -> Ring {
     let mut backends: Vec<_> = backends.iter().copied().filter(|(_, weight)| *weight > 0).collect();
     backends.sort_unstable();

@@ -191,6 +191,14 @@ impl Copy {
     fn new() -> Result<Self> {
         let root = build::target_dir().join("mutants");
         fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+        // What an earlier run left of a file that has been moved would be built too.
+        for entry in fs::read_dir(&root)? {
+            let entry = entry?;
+            if entry.file_name() != "target" {
+                let path = entry.path();
+                if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            }
+        }
         let mut tar = Command::new("tar");
         tar.current_dir(shell::root()).args(["--create", "--file=-"]);
         tar.args(LEFT_OUT.map(|name| format!("--exclude={name}"))).arg(".").stdout(Stdio::piped());

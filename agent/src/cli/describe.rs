@@ -77,7 +77,7 @@ fn render(report: &ServiceReport, style: Style) -> String {
         return text;
     }
     let outside = backends.iter().any(|backend| backend.outside != backend.inside);
-    let mut headers = vec!["PORT", "BACKEND", "NODE", "ZONE", "STATE", "SLOTS"];
+    let mut headers = vec!["PORT", "BACKEND", "NODE", "ZONE", "STATE", "WEIGHT", "SLOTS"];
     headers.extend(outside.then_some("SLOTS OUTSIDE"));
     headers.extend(["CONNECTIONS", "SHARE", "NOT USED BECAUSE"]);
     let mut table = Table::new(headers);
@@ -90,6 +90,7 @@ fn render(report: &ServiceReport, style: Style) -> String {
             backend.node.clone().unwrap_or_default(),
             backend.zone.clone().unwrap_or_default(),
             backend.state.clone(),
+            backend.weight.to_string(),
             slots(backend.inside),
         ];
         cells.extend(outside.then(|| slots(backend.outside)));

@@ -75,6 +75,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
                 node: seen.endpoint.node.clone(),
                 zone: seen.endpoint.zone.clone(),
                 state: if failure.is_some() { "unhealthy" } else { seen.state() }.to_owned(),
+                weight: seen.endpoint.weight,
                 inside,
                 outside: ring(|port| &port.external).unwrap_or_default(),
                 unused,

@@ -48,6 +48,8 @@ pub struct BackendReport {
     pub zone: Option<String>,
     /// `ready`, `terminating`, `not ready`, `dead`, or `unhealthy`.
     pub state: String,
+    /// Its share of new connections, in proportion to those of the others.
+    pub weight: u32,
     /// Slots that it has in the ring for clients inside the cluster, and how many there are.
     pub inside: Slots,
     /// The same for clients outside.

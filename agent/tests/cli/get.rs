@@ -137,6 +137,7 @@ fn report(node: &str, connections: [usize; 2]) -> ServiceReport {
         node: Some("a".into()),
         zone: None,
         state: if unused.is_none() { "ready" } else { "unhealthy" }.into(),
+        weight: 100,
         inside: Slots { own, all: 251 },
         outside: Slots { own, all: 251 },
         unused: unused.map(Into::into),
@@ -176,9 +177,9 @@ fn a_service_is_described_once_for_nodes_that_handle_it_alike() {
         \x20 answers on: 10.96.0.1:80/TCP\n\
         \x20 internalTrafficPolicy: Cluster\n\
          \n\
-         PORT     BACKEND         NODE   ZONE   STATE       SLOTS        CONNECTIONS   SHARE                        NOT USED BECAUSE\n\
-         80/TCP   10.0.0.1:5432   a      -      ready       251 of 251   3             ███████████████░░░░░  75 %   -\n\
-         80/TCP   10.0.0.2:5432   a      -      unhealthy   -            1             █████░░░░░░░░░░░░░░░  25 %   it fails\n"
+         PORT     BACKEND         NODE   ZONE   STATE       WEIGHT   SLOTS        CONNECTIONS   SHARE                        NOT USED BECAUSE\n\
+         80/TCP   10.0.0.1:5432   a      -      ready       100      251 of 251   3             ███████████████░░░░░  75 %   -\n\
+         80/TCP   10.0.0.2:5432   a      -      unhealthy   100      -            1             █████░░░░░░░░░░░░░░░  25 %   it fails\n"
     );
 }
 

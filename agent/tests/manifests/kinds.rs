@@ -319,6 +319,23 @@ fn slices_are_checked_in_every_part() {
 }
 
 #[test]
+fn weights_of_slices_are_numbers_up_to_a_thousand() {
+    let slice = |weight: &str| {
+        let name = format!("e, annotations: {{weir.dev/weight: {weight}}}");
+        object("discovery.k8s.io/v1", "EndpointSlice", &name, "addressType: IPv4")
+    };
+    assert_each(&[
+        (slice("'0'"), ""),
+        (slice("'1000'"), ""),
+        (slice("'1001'"), "metadata.annotations[weir.dev/weight]: `1001` is not a number from 0 to 1000"),
+        (slice("'+1'"), "`+1` is not a number"),
+        (slice("'-1'"), "`-1` is not a number"),
+        (slice("heavy"), "`heavy` is not a number"),
+        (slice("5"), "expected a string"),
+    ]);
+}
+
+#[test]
 fn pods_and_nodes_are_checked_in_what_is_read_of_them() {
     let container =
         |ports: &str| pod("a", &format!("{{containers: [{{name: c, image: x, ports: [{ports}]}}]}}"), "{}");

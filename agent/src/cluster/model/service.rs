@@ -163,4 +163,14 @@ pub struct Endpoint {
     pub zone_hints: BTreeSet<String>,
     /// `hints.forNodes[].name`.
     pub node_hints: BTreeSet<String>,
+    /// Its share of new connections, in proportion to those of the others: annotation `weir.dev/weight` of the
+    /// slice, 0 to [`Endpoint::MOST_WEIGHT`]. With 0 it gets none, and keeps what it has.
+    pub weight: u32,
+}
+
+impl Endpoint {
+    /// Weight of an endpoint whose slice says nothing.
+    pub const USUAL_WEIGHT: u32 = 100;
+    /// Greatest weight.
+    pub const MOST_WEIGHT: u32 = 1000;
 }

@@ -22,12 +22,15 @@ use crate::{
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Usable {
     /// By the policy Cluster; empty only when no node has an endpoint to use.
-    pub(super) cluster: Vec<Backend>,
+    pub(super) cluster: Vec<Weighted>,
     /// By the policy Local: those on this node.
-    pub(super) local: Vec<Backend>,
+    pub(super) local: Vec<Weighted>,
     /// All of them, with bits of [`member`].
     pub(super) members: Arc<BTreeMap<Backend, u32>>,
 }
+
+/// A backend with its weight, which is not 0.
+pub(super) type Weighted = (Backend, u32);
 
 impl Usable {
     /// Sorts the endpoints of a service port in one family, as seen from a node.
@@ -52,7 +55,7 @@ impl Usable {
         let mut members: BTreeMap<_, _> =
             all.iter().map(|(backend, endpoint)| (*backend, serves(endpoint))).collect();
         for (backends, bit) in [(&cluster, member::CLUSTER), (&local, member::LOCAL)] {
-            for backend in backends {
+            for (backend, _) in backends {
                 *members.entry(*backend).or_default() |= bit | member::SERVES;
             }
         }
@@ -66,7 +69,7 @@ impl Usable {
 }
 
 /// The backends that are used by the policy Cluster, and by the policy Local.
-fn choose(all: &BTreeMap<Backend, &Endpoint>, place: &Place<'_>) -> (Vec<Backend>, Vec<Backend>) {
+fn choose(all: &BTreeMap<Backend, &Endpoint>, place: &Place<'_>) -> (Vec<Weighted>, Vec<Weighted>) {
     let ready: Vec<_> = all.values().copied().filter(|endpoint| endpoint.ready).collect();
     let hint = Hint::of(&ready, place);
     let cluster = ready_or_draining(all, |endpoint| hint.admits(endpoint, place));
@@ -224,17 +227,20 @@ pub(super) fn is_draining(endpoint: &Endpoint) -> bool {
 }
 
 /// Those of the eligible endpoints that are ready, or else those that are draining. Without a ready one
-/// there is no hint, so that all draining ones are eligible for the cluster-wide set.
+/// there is no hint, so that all draining ones are eligible for the cluster-wide set. One without weight holds its
+/// place, and is not used.
 fn ready_or_draining(
     all: &BTreeMap<Backend, &Endpoint>,
     eligible: impl Fn(&Endpoint) -> bool,
-) -> Vec<Backend> {
+) -> Vec<Weighted> {
     let select = |state: fn(&Endpoint) -> bool| {
         let selected = all.iter().filter(|(_, endpoint)| state(endpoint) && eligible(endpoint));
-        selected.map(|(backend, _)| *backend).collect::<Vec<_>>()
+        selected.map(|(backend, endpoint)| (*backend, endpoint.weight)).collect::<Vec<_>>()
     };
     let ready = select(|endpoint| endpoint.ready);
-    if ready.is_empty() { select(is_draining) } else { ready }
+    let mut selected = if ready.is_empty() { select(is_draining) } else { ready };
+    selected.retain(|(_, weight)| *weight > 0);
+    selected
 }
 
 /// Which topology hint holds for a service port on a node.

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use super::endpoints::Weighted;
 use crate::datapath::{Backend, Ring};
 
 /// Slots per backend that a ring is to have.
@@ -47,26 +48,22 @@ const EDGE_SIZE: usize = SIZES[SIZES.len() - 1];
 /// Rings that were built, by size and backends: services often have the same ones, and most have one ring
 /// for several frontends.
 #[derive(Default)]
-pub(super) struct Rings(HashMap<(usize, Vec<Backend>), Arc<Ring>>);
+pub(super) struct Rings(HashMap<(usize, Vec<Weighted>), Arc<Ring>>);
 
 impl Rings {
-    /// The ring for backends of equal weight.
-    pub(super) fn get(&mut self, backends: &[Backend]) -> Arc<Ring> {
+    /// The ring that clients choose from.
+    pub(super) fn get(&mut self, backends: &[Weighted]) -> Arc<Ring> {
         self.sized(backends, size_for(backends.len()))
     }
 
     /// The ring that clients outside of the cluster choose from at the edge.
-    pub(super) fn at_edge(&mut self, backends: &[Backend]) -> Arc<Ring> {
+    pub(super) fn at_edge(&mut self, backends: &[Weighted]) -> Arc<Ring> {
         self.sized(backends, if backends.len() < 2 { backends.len() } else { EDGE_SIZE })
     }
 
-    fn sized(&mut self, backends: &[Backend], size: usize) -> Arc<Ring> {
-        let key = (size, backends.to_vec());
-        let built = self.0.entry(key).or_insert_with(|| {
-            let weighted: Vec<_> = backends.iter().map(|backend| (*backend, 1)).collect();
-            Arc::new(ring(&weighted, size))
-        });
-        Arc::clone(built)
+    fn sized(&mut self, backends: &[Weighted], size: usize) -> Arc<Ring> {
+        let built = self.0.entry((size, backends.to_vec()));
+        Arc::clone(built.or_insert_with(|| Arc::new(ring(backends, size))))
     }
 }
 
@@ -82,7 +79,7 @@ const FREE: u16 = u16::MAX;
 
 /// Lets the backends take turns; at each turn one takes the next slot of its walk that is still free. One
 /// with half of the greatest weight takes every other turn.
-fn fill(backends: &[(Backend, u32)], size: usize) -> Vec<u16> {
+fn fill(backends: &[Weighted], size: usize) -> Vec<u16> {
     let mut slots = vec![FREE; size];
     let turn = u64::from(backends.iter().map(|(_, weight)| *weight).max().unwrap_or(0));
     let mut walks: Vec<_> =
@@ -221,15 +218,17 @@ mod tests {
     #[test]
     fn one_ring_is_kept_for_one_set_of_backends() {
         let mut rings = Rings::default();
-        let backends: Vec<_> = backends(3).into_iter().map(|(backend, _)| backend).collect();
+        let backends = backends(3);
         assert!(Arc::ptr_eq(&rings.get(&backends), &rings.get(&backends)));
         assert!(!Arc::ptr_eq(&rings.get(&backends), &rings.get(&backends[1..])));
+        let heavy: Vec<_> = backends.iter().map(|(backend, weight)| (*backend, weight + 1)).collect();
+        assert!(!Arc::ptr_eq(&rings.get(&backends), &rings.get(&heavy)));
     }
 
     #[test]
     fn a_ring_at_the_edge_is_as_large_as_rings_get() {
         let mut rings = Rings::default();
-        let backends: Vec<_> = backends(3).into_iter().map(|(backend, _)| backend).collect();
+        let backends = backends(3);
         assert_eq!((rings.at_edge(&backends).len(), rings.get(&backends).len()), (65537, 509));
         assert_eq!((rings.at_edge(&backends[..1]).len(), rings.at_edge(&[]).len()), (1, 0));
     }

@@ -74,6 +74,9 @@ impl Seen<'_> {
             Endpoint { terminating: true, .. } => return "it terminates, and serves no more",
             _ => return "it is not ready",
         }
+        if self.endpoint.weight == 0 {
+            return "its weight is 0";
+        }
         match service.internal_local && !self.is_local {
             true => "internalTrafficPolicy is Local, and it is on another node",
             false => "its hints are for other zones or nodes",

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Meta, PROTOCOLS, refuse_duplicates, sub};
+use super::{Meta, PROTOCOLS, meta, refuse_duplicates, sub};
 use crate::{
     cluster::{Endpoint, EndpointPort, EndpointSlice, Protocol},
-    manifest::{address, fields::Fields, names, node::Node},
+    manifest::{address, diagnostics::quote, fields::Fields, names, node::Node},
 };
 
 const MOST_ENDPOINTS: usize = 1000;
@@ -14,6 +14,8 @@ const MOST_ADDRESSES: usize = 100;
 const MOST_HINTS: usize = 8;
 const MOST_TOPOLOGY: usize = 16;
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// How many new connections its endpoints get, beside those of other slices.
+const WEIGHT: &str = "weir.dev/weight";
 
 /// `addressType`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ enum AddressType {
 }
 
 pub(super) fn read(object: &Fields<'_>, mut meta: Meta) -> EndpointSlice {
+    let weight = meta::annotation(object, WEIGHT).and_then(|node| node.parsed(weight));
+    let weight = weight.unwrap_or(Endpoint::USUAL_WEIGHT);
     let words = [("IPv4", AddressType::Ipv4), ("IPv6", AddressType::Ipv6), ("FQDN", AddressType::Fqdn)];
     let kind = object.required("addressType").and_then(|node| node.one_of(&words));
     let endpoints = object.list("endpoints", MOST_ENDPOINTS);
@@ -33,7 +37,7 @@ pub(super) fn read(object: &Fields<'_>, mut meta: Meta) -> EndpointSlice {
         service: meta.labels.remove(SERVICE_LABEL).filter(|name| !name.is_empty()),
         ipv6: kind == Some(AddressType::Ipv6),
         ports: ports(object),
-        endpoints: endpoints.into_iter().filter_map(|node| endpoint(node, kind?)).collect(),
+        endpoints: endpoints.into_iter().filter_map(|node| endpoint(node, kind?, weight)).collect(),
     }
 }
 
@@ -57,7 +61,7 @@ fn ports(object: &Fields<'_>) -> Vec<EndpointPort> {
     ports
 }
 
-fn endpoint(node: Node<'_>, kind: AddressType) -> Option<Endpoint> {
+fn endpoint(node: Node<'_>, kind: AddressType, weight: u32) -> Option<Endpoint> {
     let known = [
         "addresses",
         "conditions",
@@ -103,10 +107,17 @@ fn endpoint(node: Node<'_>, kind: AddressType) -> Option<Endpoint> {
         zone: text("zone"),
         zone_hints: hint("forZones"),
         node_hints: hint("forNodes"),
+        weight,
     };
     // Without an address, only for the errors in what belongs to it.
     let endpoint = endpoint(addresses.first().copied().unwrap_or(IpAddr::from([0; 4])));
     (!addresses.is_empty()).then_some(endpoint)
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    const MOST: u32 = Endpoint::MOST_WEIGHT;
+    let number = text.parse().ok().filter(|number| *number <= MOST && !text.starts_with('+'));
+    number.ok_or_else(|| format!("{} is not a number from 0 to {MOST}", quote(text)))
 }
 
 /// Names are checked, and left out.

@@ -102,6 +102,8 @@ impl Machine {
             self.pods.insert(*address, interface);
         }
         self.node.kernel_mut().commit(datapath, &self.pods)?;
+        // As the agent does; until then addresses of services that came or went may answer as before.
+        self.node.kernel_mut().finish()?;
         Ok(())
     }
 

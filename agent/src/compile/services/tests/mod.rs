@@ -20,7 +20,7 @@ use crate::{
     },
     compile::{Numbers, services},
     datapath::{
-        Datapath, Frontend,
+        self, Datapath, Frontend,
         services::{Packet, Verdict},
     },
     source::Source,
@@ -146,6 +146,7 @@ fn endpoint(address: &str, node: &str) -> Endpoint {
         zone: None,
         zone_hints: BTreeSet::new(),
         node_hints: BTreeSet::new(),
+        weight: Endpoint::USUAL_WEIGHT,
     }
 }
 

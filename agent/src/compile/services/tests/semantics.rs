@@ -1,5 +1,7 @@
 //! One test for each rule about endpoints, traffic policies and masquerade.
 
+use weir_common::service::member;
+
 use super::*;
 
 fn hinted(address: &str, nodes: &[&str], zones: &[&str]) -> Endpoint {
@@ -194,4 +196,39 @@ fn a_health_check_counts_ready_pods_of_this_node() {
     assert_eq!(compile(&cluster, "node-1").health_checks[&32000].local_endpoints, 2);
     assert_eq!(compile(&cluster, "node-2").health_checks[&32000].local_endpoints, 1);
     assert_eq!(compile(&cluster, "node-3").health_checks[&32000].local_endpoints, 0);
+}
+
+#[test]
+fn endpoints_without_weight_get_no_connection_and_keep_theirs() {
+    let weighted = |address, node, weight| Endpoint { weight, ..endpoint(address, node) };
+    let mut cluster = cluster(vec![weighted(LOCAL, "node-1", 0), weighted(REMOTE, "node-2", 1)]);
+    assert_eq!(ask(&cluster, POD, CLUSTER_IP, 80), "10.64.2.10:8080");
+    let bits: Vec<_> = served(&cluster).members.values().copied().collect();
+    assert_eq!(bits[0], member::SERVES | member::SOUND, "it keeps what it has");
+    assert_ne!(bits[1] & member::CLUSTER, 0);
+
+    web(&mut cluster).internal_local = true;
+    assert_eq!(ask(&cluster, POD, CLUSTER_IP, 80), "drop", "another node has one");
+    let none = cluster_of(&[(LOCAL, "node-1", 0), (REMOTE, "node-2", 0)]);
+    assert_eq!(ask(&none, POD, CLUSTER_IP, 80), "reject", "nobody has one");
+}
+
+#[test]
+fn rings_follow_the_weights() {
+    let cluster = cluster_of(&[(LOCAL, "node-1", 150), (REMOTE, "node-2", 50)]);
+    let ring = served(&cluster).internal;
+    let local = ring.iter().filter(|backend| backend.address == ip(LOCAL)).count() as f64;
+    assert!((local / ring.len() as f64 - 0.75).abs() < 0.01, "{local} of {}", ring.len());
+}
+
+/// The service at its ClusterIP, on the first node.
+fn served(cluster: &Cluster) -> datapath::Service {
+    let frontend = Frontend { address: ip(CLUSTER_IP), port: 80, protocol: Protocol::Tcp.number() };
+    compile(cluster, "node-1").frontends[&frontend].clone()
+}
+
+fn cluster_of(endpoints: &[(&str, &str, u32)]) -> Cluster {
+    let weighted =
+        |(address, node, weight): &(&str, &str, u32)| Endpoint { weight: *weight, ..endpoint(address, node) };
+    cluster(endpoints.iter().map(weighted).collect())
 }

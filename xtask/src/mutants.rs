@@ -60,7 +60,7 @@ const OF_AGENT: Suite = &[
     ("weir", "manifests"),
 ];
 const OF_KERNEL: Suite =
-    &[("weir-tests", "fuzz"), ("weir-tests", "packets"), ("weir-tests", "kernel_conformance")];
+    &[("weir-tests", "fuzz"), ("weir-tests", "kernel_conformance"), ("weir-tests", "packets")];
 
 /// Makes the faults whose text or file contains `only`, one by one; with `quick` only the first test of
 /// each suite is asked, and what it does not notice is still to be tried. With `update`, what was found is written

@@ -47,6 +47,18 @@ impl Change {
         self.half(old.0, new.0)
     }
 
+    /// Both changes as one.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// Whether a checksum that was complemented and one that was not show the change alike: not at all.
+    #[inline(always)]
+    pub const fn is_silent(self) -> bool {
+        matches!(fold(self.0), 0 | u16::MAX)
+    }
+
     /// The sum of the change, folded to the 32 bits that the kernel's checksum helpers take.
     #[inline(always)]
     pub const fn folded32(self) -> u32 {

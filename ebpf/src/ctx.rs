@@ -2,8 +2,8 @@
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_RECOMPUTE_CSUM,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0,
+        BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
         bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect,
@@ -11,7 +11,12 @@ use aya_ebpf::{
         bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
-use weir_common::{addr::Addr, checksum::fold, flow::Tuple, reason::Reason};
+use weir_common::{
+    addr::{Addr, Be16},
+    checksum::{Change, fold},
+    flow::Tuple,
+    reason::Reason,
+};
 
 use crate::{family::Family, maps::Buffer, parse::Packet, rewrite, slow};
 
@@ -43,6 +48,30 @@ pub struct Ctx<R = __sk_buff> {
     raw: *mut R,
 }
 
+/// Where a transport checksum stands in the frame.
+#[derive(Clone, Copy)]
+pub struct CheckField {
+    /// The offset.
+    pub at: u32,
+    /// Whether it is UDP's: 0 says that there is none, and a sum of 0 is written as all ones.
+    pub is_udp: bool,
+}
+
+impl CheckField {
+    /// The flags that the kernel's helper takes for it.
+    #[inline(always)]
+    pub fn flags(self) -> u64 {
+        u64::from(self.is_udp) * u64::from(BPF_F_MARK_MANGLED_0)
+    }
+
+    /// The field after a change, from the field before it, where there was a checksum.
+    #[inline(always)]
+    pub fn mended(self, check: u16, change: Change) -> u16 {
+        let check = change.apply(Be16(check)).0;
+        if self.is_udp && check == 0 { u16::MAX } else { check }
+    }
+}
+
 /// A context of the kernel's, and what only programs of one type can do.
 pub trait Raw: Sized {
     /// Where the linear part of the frame starts.
@@ -63,6 +92,17 @@ pub trait Raw: Sized {
     /// # Errors
     /// [`Reason::RewriteFailed`] when that cannot be done.
     fn replace_l4_check(ctx: &Ctx<Self>, offset: u32, diff: u32, flags: u64) -> Result<(), Reason>;
+    /// Applies what became of the addresses, and then of the ports, to the transport checksum in `check`, which
+    /// covers both.
+    ///
+    /// # Errors
+    /// As [`replace_l4_check`](Self::replace_l4_check).
+    fn mend_l4_check(
+        ctx: &Ctx<Self>,
+        check: CheckField,
+        addresses: Change,
+        ports: Option<Change>,
+    ) -> Result<(), Reason>;
 
     /// [`rewrite::mend_sctp`].
     ///
@@ -399,6 +439,31 @@ impl Raw for __sk_buff {
             0 => Ok(()),
             _ => Err(Reason::RewriteFailed),
         }
+    }
+
+    /// One call of the helper, and what it did to the field says whether the checksum is left to the device: such
+    /// a field holds the sum of the addresses itself, any other its complement. The one went up by as much as the
+    /// other would have gone down, and the ports concern only the other.
+    #[inline(always)]
+    fn mend_l4_check(
+        ctx: &Ctx<Self>,
+        check: CheckField,
+        addresses: Change,
+        ports: Option<Change>,
+    ) -> Result<(), Reason> {
+        let before = u16::from_ne_bytes(*ctx.header(check.at)?);
+        let flags = check.flags();
+        Self::replace_l4_check(ctx, check.at, addresses.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
+        let Some(ports) = ports else { return Ok(()) };
+        if addresses.is_silent() {
+            return Self::replace_l4_check(ctx, check.at, ports.folded32(), flags);
+        }
+        let field = ctx.header_mut::<[u8; 2]>(check.at)?;
+        let after = u16::from_ne_bytes(*field);
+        if after == check.mended(before, addresses) {
+            *field = check.mended(after, ports).to_ne_bytes();
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! Rewriting a packet at TC: addresses, ports, checksums, and the frame around it.
 
-use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weir_common::{
     addr::{Addr, Be16},
     checksum::Change,
@@ -11,7 +10,7 @@ use weir_common::{
 };
 
 use crate::{
-    ctx::{Ctx, Raw},
+    ctx::{CheckField, Ctx, Raw},
     family::Family,
     parse::{IP_OFFSET, Kind, Packet},
     slow, words,
@@ -95,16 +94,18 @@ pub fn translate<F: Family, R: Raw>(
     if packet.kind == Kind::Sctp {
         return Ok(());
     }
-    let check = packet.l4 + by_kind(CHECK_OFFSETS, packet.kind);
-    let flags = u64::from(by_kind(CHECK_FLAGS, packet.kind));
+    let check = CheckField {
+        at: packet.l4 + by_kind(CHECK_OFFSETS, packet.kind),
+        is_udp: packet.kind == Kind::Udp,
+    };
+    let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
     if covers_addresses::<F>(packet.kind) {
-        ctx.replace_l4_check(check, moved.folded32(), flags | u64::from(BPF_F_PSEUDO_HDR))?;
+        R::mend_l4_check(ctx, check, moved, ports_change.then_some(ports))
+    } else if ports_change {
+        ctx.replace_l4_check(check.at, ports.folded32(), check.flags())
+    } else {
+        Ok(())
     }
-    if ports_change {
-        let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
-        ctx.replace_l4_check(check, ports.folded32(), flags)?;
-    }
-    Ok(())
 }
 
 /// Changes the ports of an SCTP packet, and its CRC, which covers them. A field of zero means that the CRC is
@@ -152,8 +153,6 @@ fn covers_addresses<F: Family>(kind: Kind) -> bool {
 
 /// Where the checksum stands in the transport header, by [`Kind`]; ICMP's where nothing else is said.
 const CHECK_OFFSETS: u64 = 0x0002_0202_0200_0000 | TCP_CHECK | UDP_CHECK << (Kind::Udp as u32 * 8);
-/// Flags of the kernel's helper for it: a UDP checksum of zero means none, and stays.
-const CHECK_FLAGS: u64 = (BPF_F_MARK_MANGLED_0 as u64) << (Kind::Udp as u32 * 8);
 
 /// A byte of a table by kind: looked up without a branch, of which the verifier would walk every way.
 #[inline(always)]

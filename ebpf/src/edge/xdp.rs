@@ -6,14 +6,14 @@ use aya_ebpf::{
 };
 use weir_common::{
     addr::Addr,
-    checksum::fold,
+    checksum::{Change, fold},
     flow::Tuple,
     header::{Eth, IpHeader},
     reason::Reason,
 };
 
 use crate::{
-    ctx::{Ctx, Raw},
+    ctx::{CheckField, Ctx, Raw},
     family::Family,
     flow::Path,
     parse::{IP_OFFSET, Packet},
@@ -99,6 +99,17 @@ impl Raw for xdp_md {
         let sum = !fold(u64::from(!check) + u64::from(diff));
         *field = if is_udp && sum == 0 { [0xff; 2] } else { sum.to_ne_bytes() };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn mend_l4_check(
+        ctx: &Ctx<Self>,
+        check: CheckField,
+        addresses: Change,
+        ports: Option<Change>,
+    ) -> Result<(), Reason> {
+        let change = addresses.and(ports.unwrap_or_default());
+        Self::replace_l4_check(ctx, check.at, change.folded32(), check.flags())
     }
 
     /// The edge leaves SCTP to TC.

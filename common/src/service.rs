@@ -1,6 +1,9 @@
 //! Services: frontends, rings of backends.
 
-use crate::{addr::Be16, plain};
+use crate::{
+    addr::{Addr, Be16},
+    plain,
+};
 
 /// Key of the `FRONTENDS_*` maps: an address, port and protocol that a service answers on.
 #[repr(C)]
@@ -56,6 +59,9 @@ pub mod flags {
     pub const DSR: u32 = 1 << 8;
     /// The service's packets from outside may be sent on before the stack.
     pub const EDGE: u32 = 1 << 9;
+    /// With [`SOURCE_RANGES`]: they are few, and in [`Service::sources`](super::Service::sources) rather than in
+    /// `SOURCE_RANGES_*`.
+    pub const SOURCES_HERE: u32 = 1 << 10;
 }
 
 /// Bits of the values of the `MEMBERS_*` maps.
@@ -89,6 +95,62 @@ pub struct Service {
     pub reserved: u16,
     /// For how many seconds after a client's last connection the next one goes to the same backend; 0: the ring alone says.
     pub affinity: u32,
+    /// The clients that may use the frontend, of a service with [`flags::SOURCES_HERE`].
+    pub sources: Sources,
+}
+
+/// Words of [`Sources`].
+const SOURCE_WORDS: usize = 8;
+
+/// A few blocks of addresses: of each the network and the mask, word by word.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources([u32; SOURCE_WORDS]);
+
+impl Sources {
+    /// Blocks that there is room for: four of IPv4, one of IPv6.
+    pub const fn room<A: Addr>() -> usize {
+        SOURCE_WORDS / (2 * A::WORDS)
+    }
+
+    /// These blocks, each a network and its mask; `None` where they are too many.
+    pub fn of<A: Addr>(blocks: &[(A, A)]) -> Option<Self> {
+        if blocks.len() > Self::room::<A>() {
+            return None;
+        }
+        // Of no address, the mask of zeroes leaves ones.
+        let mut words = [0; SOURCE_WORDS];
+        for (number, block) in words.chunks_exact_mut(2 * A::WORDS).enumerate() {
+            let (network, mask) = block.split_at_mut(A::WORDS);
+            match blocks.get(number) {
+                Some((one, other)) => {
+                    network.copy_from_slice(&one.words()[..A::WORDS]);
+                    mask.copy_from_slice(&other.words()[..A::WORDS]);
+                }
+                None => network.fill(u32::MAX),
+            }
+        }
+        Some(Self(words))
+    }
+
+    /// Whether an address is in one of the blocks. All are looked at: a branch for each would cost more.
+    #[inline(always)]
+    pub fn contain<A: Addr>(&self, addr: A) -> bool {
+        let words = addr.words();
+        let mut is_outside = 1;
+        let mut block = 0;
+        while block < SOURCE_WORDS {
+            let mut differing = 0;
+            let mut word = 0;
+            while word < A::WORDS {
+                differing |= words[word] & self.0[block + A::WORDS + word] ^ self.0[block + word];
+                word += 1;
+            }
+            is_outside &= u32::from(differing != 0);
+            block += 2 * A::WORDS;
+        }
+        is_outside == 0
+    }
 }
 
 /// Element of the `RINGS_*` arrays: a backend, or [`SLOTS`](Self::SLOTS) slots of a ring, each a 16-bit number that
@@ -156,9 +218,56 @@ pub const SOURCE_PREFIX: u32 = u32::BITS;
 plain!(
     AffinityKey<crate::addr::V4>: 8, AffinityKey<crate::addr::V6>: 20,
     Affinity<crate::addr::V4>: 12, Affinity<crate::addr::V6>: 24,
-    Ring: 8, Service: 32,
+    Ring: 8, Service: 64, Sources: 32,
     SourceKey<crate::addr::V4>: 8, SourceKey<crate::addr::V6>: 20,
     FrontendKey<crate::addr::V4>: 8, FrontendKey<crate::addr::V6>: 20,
     Backend<crate::addr::V4>: 8, Backend<crate::addr::V6>: 20,
     MemberKey<crate::addr::V4>: 12, MemberKey<crate::addr::V6>: 24,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{V4, V6};
+
+    #[test]
+    fn a_list_of_sources_holds_its_blocks_and_nothing_else() {
+        let v4 = |octets| V4::from_octets(octets);
+        let blocks = [
+            (v4([192, 0, 2, 0]), v4([255, 255, 255, 0])),
+            (v4([198, 51, 100, 7]), v4([255; 4])),
+            (v4([10, 0, 0, 0]), v4([255, 0, 0, 0])),
+        ];
+        let sources = Sources::of(&blocks).unwrap();
+        for inside in [[192, 0, 2, 0], [192, 0, 2, 255], [198, 51, 100, 7], [10, 255, 0, 1]] {
+            assert!(sources.contain(v4(inside)), "{inside:?}");
+        }
+        for outside in [[192, 0, 3, 0], [198, 51, 100, 8], [11, 0, 0, 1], [0; 4], [255; 4]] {
+            assert!(!sources.contain(v4(outside)), "{outside:?}");
+        }
+        assert!(Sources::of(&[blocks[0]; 5]).is_none());
+    }
+
+    #[test]
+    fn one_block_of_ipv6_fits() {
+        let v6 = |first, last| {
+            let mut octets = [first; 16];
+            octets[15] = last;
+            V6::from_octets(octets)
+        };
+        let block = (v6(0x20, 0), v6(0xff, 0xf0));
+        let sources = Sources::of(&[block]).unwrap();
+        assert!(sources.contain(v6(0x20, 0x0f)));
+        assert!(!sources.contain(v6(0x20, 0x10)) && !sources.contain(v6(0x21, 0)));
+        assert!(Sources::of(&[block; 2]).is_none());
+    }
+
+    #[test]
+    fn a_block_of_everybody_is_one_and_no_block_is_of_nobody() {
+        let everybody = Sources::of(&[(V4(0), V4(0))]).unwrap();
+        let nobody = Sources::of::<V4>(&[]).unwrap();
+        for addr in [V4(0), V4(1), V4(u32::MAX)] {
+            assert!(everybody.contain(addr) && !nobody.contain(addr));
+        }
+    }
+}

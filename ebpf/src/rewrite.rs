@@ -94,10 +94,8 @@ pub fn translate<F: Family, R: Raw>(
     if packet.kind == Kind::Sctp {
         return Ok(());
     }
-    let check = CheckField {
-        at: packet.l4 + by_kind(CHECK_OFFSETS, packet.kind),
-        is_udp: packet.kind == Kind::Udp,
-    };
+    let check =
+        CheckField { at: packet.l4 + by_kind(CHECK_OFFSETS, packet.kind), is_udp: packet.kind == Kind::Udp };
     let ports = Change::new().port(key.sport, to.sport).port(key.dport, to.dport);
     if covers_addresses::<F>(packet.kind) {
         R::mend_l4_check(ctx, check, moved, ports_change.then_some(ports))

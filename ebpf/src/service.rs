@@ -24,6 +24,16 @@ pub fn find<F: Family>(key: &FlowKey<F::Addr>) -> Option<&'static Service> {
     F::frontend(FrontendKey { addr: key.dst, port: key.dport, protocol: key.protocol as u16 })
 }
 
+/// Whether a client may use the frontend of a service.
+#[inline(always)]
+pub fn admits<F: Family>(service: &Service, client: &F::Addr) -> bool {
+    match service.flags & (flags::SOURCE_RANGES | flags::SOURCES_HERE) {
+        0 => true,
+        flags::SOURCE_RANGES => F::is_source(service.id, client),
+        _ => service.sources.contain(*client),
+    }
+}
+
 /// Sends a new flow to a backend of the service that it is for: fills in where its packets go, and whether
 /// they get the node's address. Answers [`GO_ON`], [`NOT_OURS`] when it is for none, or the number of the
 /// reason to refuse it.
@@ -50,7 +60,7 @@ pub fn serve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> u32 {
 fn translate<F: Family>(service: Service, work: &mut Work<F::Addr>) -> u32 {
     let Work { packet, path, .. } = work;
     let key = &packet.key;
-    if service.flags & flags::SOURCE_RANGES != 0 && !F::is_source(service.id, &key.src) {
+    if !admits::<F>(&service, &key.src) {
         return Reason::SourceRange as u32;
     }
     let (ring, local, masquerade, drops) = if path.flags & way::FROM_NODE != 0 {

@@ -27,6 +27,7 @@ mod policy;
 mod recover;
 mod services;
 mod sizes;
+mod sources;
 mod space;
 mod used;
 mod write;

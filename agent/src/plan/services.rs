@@ -7,12 +7,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use weir_common::{
     addr::Be16,
-    service::{self, Service},
+    service::{self, Service, flags},
 };
 
 use super::{
     Change, Family, Image, Member, PerFamily, Sizes, SourceRange, TooLarge, Write,
     array::{Array, check},
+    sources,
 };
 use crate::{
     datapath::{self, Datapath, Frontend, Ring},
@@ -75,14 +76,18 @@ pub(super) fn place(
         let family = Family::of(frontend.address);
         let rings = known.rings.get_mut(family);
         let new = change.rings.get_mut(family);
-        let value = after.map(|service| Service {
-            id: service.id,
-            flags: service.flags,
-            internal: rings.take(&service.internal, new),
-            external: rings.take(&service.external, new),
-            target_port: Be16::new(service.target_port),
-            reserved: 0,
-            affinity: service.affinity.unwrap_or(0),
+        let value = after.map(|service| {
+            let sources = sources::in_value(service);
+            Service {
+                id: service.id,
+                flags: service.flags | if sources.is_some() { flags::SOURCES_HERE } else { 0 },
+                internal: rings.take(&service.internal, new),
+                external: rings.take(&service.external, new),
+                target_port: Be16::new(service.target_port),
+                reserved: 0,
+                affinity: service.affinity.unwrap_or(0),
+                sources: sources.unwrap_or_default(),
+            }
         });
         match value {
             Some(value) if before != Some(&value) => change.put.push((*frontend, value)),
@@ -216,7 +221,7 @@ impl Known {
             self.members.get_mut(Family::of(backend.address)).add(member, *bits);
             change.members.insert(member);
         }
-        for range in &service.source_ranges {
+        for range in sources::in_trie(service) {
             let source = (service.id, *range);
             self.sources.get_mut(Family::of(range.addr())).add(source, ());
             change.sources.insert(source);
@@ -229,7 +234,7 @@ impl Known {
             self.members.get_mut(Family::of(member.1.address)).take_back(&member);
             change.members.insert(member);
         }
-        for source in service.source_ranges.iter().map(|range| (service.id, *range)) {
+        for source in sources::in_trie(service).iter().map(|range| (service.id, *range)) {
             self.sources.get_mut(Family::of(source.1.addr())).take_back(&source);
             change.sources.insert(source);
         }

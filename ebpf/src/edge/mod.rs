@@ -32,7 +32,7 @@ use crate::{
     maps,
     parse::{IP_OFFSET, Kind},
     report, rewrite,
-    service::find,
+    service::{admits, find},
     slow, tunnel, words,
     work::Work,
 };
@@ -143,7 +143,7 @@ fn open<F: Family>(work: &mut Work<F::Addr>) -> Way {
     let key = &packet.key;
     let Some(service) = find::<F>(key) else { return Way::ToStack };
     let service = *service;
-    if service.flags & service::flags::SOURCE_RANGES != 0 && !F::is_source(service.id, &key.src) {
+    if !admits::<F>(&service, &key.src) {
         return Way::Denied;
     }
     if service.flags & service::flags::DSR == 0 || key.src.is_martian() || F::inside(&key.src) != 0 {

@@ -3,8 +3,10 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use weir_common::{
+    addr::V4,
     policy::{IDENTITY_WORLD, Identity},
     service::flags,
 };
@@ -293,29 +295,38 @@ fn what_does_not_fit_is_refused_whole_with_the_numbers() {
 #[test]
 fn a_service_with_source_ranges_has_them_at_every_instant() {
     let mut goal = Goal::rich();
-    let restrict = |goal: &mut Goal, range: Option<&str>| {
+    let restrict = |goal: &mut Goal, ranges: &[IpNet]| {
         let restricted = goal.datapath.frontends.iter().map(|(frontend, service)| {
-            let source_ranges = range.iter().map(|range| range.parse().unwrap()).collect();
-            let flags = if range.is_some() { flags::SOURCE_RANGES } else { 0 };
-            (*frontend, Service { source_ranges, flags, ..service.clone() })
+            let flags = if ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
+            (*frontend, Service { source_ranges: ranges.to_vec(), flags, ..service.clone() })
         });
         goal.datapath.frontends = restricted.collect();
     };
     let mut layout = committed(&goal).0;
-    for range in [Some("192.0.2.0/24"), Some("198.51.100.0/24"), None] {
-        restrict(&mut goal, range);
+    // As many as stand in a frontend's value, more than those, and back again.
+    for (third, count) in [(2, 1), (3, 4), (4, 5), (5, 6), (6, 2), (7, 0)] {
+        let ranges: Vec<IpNet> =
+            (0..count).map(|last| format!("192.0.{third}.{last}/32").parse().unwrap()).collect();
+        restrict(&mut goal, &ranges);
         let plan = goal.plan(&layout);
         let mut model = Model::watched(layout.image.clone(), |image, write| {
             for service in
                 image.frontends.values().filter(|service| service.flags & flags::SOURCE_RANGES != 0)
             {
-                let has_some = image.sources.keys().any(|(id, _)| *id == service.id);
+                let is_here = service.flags & flags::SOURCES_HERE != 0;
+                let has_some = is_here || image.sources.keys().any(|(id, _)| *id == service.id);
                 assert!(has_some, "service {} refuses everybody after {write:?}", service.id);
             }
         });
         commit(&mut layout, &plan, &mut model).unwrap();
-        let wanted = range.map(|range| range.parse().unwrap());
-        assert!(layout.image.sources.keys().all(|(_, net)| Some(*net) == wanted));
-        assert_eq!(layout.image.sources.is_empty(), range.is_none());
+        let listed: BTreeSet<_> = layout.image.sources.keys().map(|(_, net)| *net).collect();
+        let wanted = ranges.into_iter().filter(|_| count > 4);
+        assert_eq!(listed, wanted.collect());
+        for service in layout.image.frontends.values() {
+            let is_here = (1..=4).contains(&count);
+            assert_eq!(service.flags & flags::SOURCES_HERE != 0, is_here);
+            let admits = |third| is_here && service.sources.contain(V4::from_octets([192, 0, third, 0]));
+            assert_eq!((admits(third), admits(99)), (is_here, false));
+        }
     }
 }

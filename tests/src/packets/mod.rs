@@ -18,4 +18,4 @@ pub use check::{is_port_unreachable, read_tuple, wrong_answer, wrong_checksums, 
 pub use lab::{Answered, Lab, Passed, ROUTER_MAC, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
 pub use node::{At, Node, Programs, object};
-pub use tap::{Seen, Tap};
+pub use tap::Tap;

@@ -84,18 +84,6 @@ pub(super) fn datagram(ends: &Ends, id: u16) -> Vec<Vec<u8>> {
     pieces.map(|(number, data)| fragment(ends, UDP, id, number * 24, number < 3, data)).collect()
 }
 
-/// The frames that came in by an interface.
-pub(super) fn came_in(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
-    let seen = tap.seen().into_iter().filter(|seen| seen.ifindex == ifindex && !seen.is_outgoing);
-    seen.map(|seen| seen.frame).collect()
-}
-
-/// The frames that went out by an interface.
-fn went_out(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
-    let seen = tap.seen().into_iter().filter(|seen| seen.ifindex == ifindex && seen.is_outgoing);
-    seen.map(|seen| seen.frame).collect()
-}
-
 #[test]
 fn a_pods_fragments_come_again_behind_their_first_and_are_judged_by_it() {
     on_node(|lab| {
@@ -116,11 +104,11 @@ fn a_pods_fragments_come_again_behind_their_first_and_are_judged_by_it() {
                 for late in [3, 1, 2] {
                     place.waits(lab, &pieces[late]);
                 }
-                tap.seen();
+                tap.flush();
                 let mut counts = place.counts(lab, &pieces[0]);
                 counts.sort();
                 assert_eq!(counts, verdicts, "{server} port {port}");
-                let again = came_in(&tap, place.at.ifindex);
+                let again = tap.came_in(place.at.ifindex);
                 assert_eq!(again[0], pieces[0]);
                 let mut late = again[1..].to_vec();
                 late.sort();
@@ -151,7 +139,7 @@ fn fragments_to_a_node_port_come_again_behind_their_first() {
                 place.waits(lab, &pieces[late]);
             }
             assert_eq!(place.counts(lab, &pieces[0]), [(None, 4)]);
-            assert_eq!(came_in(&tap, place.at.ifindex)[0], pieces[0]);
+            assert_eq!(tap.came_in(place.at.ifindex)[0], pieces[0]);
             for piece in &pieces {
                 let sent = handed_over(lab.arrive(piece), "in order");
                 assert_eq!(sent[..6], lab.pod(OTHER).mac);
@@ -172,9 +160,9 @@ fn fragments_to_a_pod_go_out_behind_their_first_or_not_at_all() {
                 for late in [3, 2, 1] {
                     place.waits(lab, &pieces[late]);
                 }
-                tap.seen();
+                tap.flush();
                 place.waits(lab, &pieces[0]);
-                let out = went_out(&tap, place.at.ifindex);
+                let out = tap.went_out(place.at.ifindex);
                 assert_eq!(out.len(), passes, "to {pod}");
                 if passes > 0 {
                     assert_eq!(out[0], pieces[0]);
@@ -196,9 +184,9 @@ fn fragments_of_the_node_to_a_service_are_translated_behind_their_first() {
             for late in [2, 3, 1] {
                 place.waits(lab, &pieces[late]);
             }
-            tap.seen();
+            tap.flush();
             place.waits(lab, &pieces[0]);
-            let out = went_out(&tap, lab.pod(SERVER).ifindex);
+            let out = tap.went_out(lab.pod(SERVER).ifindex);
             assert_eq!(out.len(), 4, "all of them to the backend");
             let direct = datagram(&Ends::new(family.node, family.server, 5353), 1);
             for (sent, like) in out.iter().zip([0, 1, 2, 3]) {

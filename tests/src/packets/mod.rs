@@ -3,6 +3,7 @@
 //! Nothing is sent. The programs run on a copy of the packet as if it were at their hook, in a network
 //! namespace that is made for the purpose.
 
+pub mod action;
 mod build;
 mod check;
 mod lab;

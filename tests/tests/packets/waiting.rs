@@ -11,11 +11,11 @@ use weir_common::{
     early::{FRAME_MAX, PATIENCE, SETS, SHARE, WAYS},
     reason::{Hook, Reason},
 };
-use weir_tests::packets::{Ends, Tap, in_lab_of, ip_command};
+use weir_tests::packets::{Ends, Tap, action::SHOT, in_lab_of, ip_command};
 
 use super::{
     CLIENT, CLUSTER, FAMILIES, OTHER, SERVER, V6, dropped,
-    early::{Place, SHOT, UDP, datagram, waits},
+    early::{Place, UDP, datagram, waits},
     fragments::fragment,
     handed_over, on_node,
     processors::{processors, stay_on},

@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         settings,
         directory,
         kernel.enforcer,
-        Netlink::connect(runtime.handle())?,
+        Netlink::connect()?,
         publish_names,
         first,
     )?;

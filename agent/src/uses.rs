@@ -3,8 +3,8 @@
 use crate::shared_map::SharedMap;
 
 /// Counts the uses of things. A copy costs next to nothing.
-#[derive(Clone, Debug)]
-pub(crate) struct Uses<K>(SharedMap<K, u32>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Uses<K: Ord>(SharedMap<K, u32>);
 
 impl<K: Ord + Clone> Uses<K> {
     /// Notes one use more; whether it is the first.
@@ -39,7 +39,7 @@ impl<K: Ord + Clone> Uses<K> {
     }
 }
 
-impl<K> Default for Uses<K> {
+impl<K: Ord> Default for Uses<K> {
     fn default() -> Self {
         Self(SharedMap::default())
     }

@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-/// Two pods in two namespaces, each on a node of its own, that a policy selects.
+/// Two pods in two namespaces, each on a node of its own.
 const TWO_NODES: &str = "\
 apiVersion: v1
 kind: Pod
@@ -195,16 +195,12 @@ spec: {nodeName: n2, containers: [{name: c}]}
 status: {podIP: 10.0.2.1}
 ";
 
-/// Policies of both namespaces, those of the second for `port`.
-fn policies(port: u16) -> String {
-    let policy = |namespace, port| {
-        format!(
-            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
-             metadata: {{name: one, namespace: {namespace}}}\n\
-             spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}\n"
-        )
-    };
-    policy("a", 80) + &policy("b", port)
+fn policy(namespace: &str, port: u16) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {{name: one, namespace: {namespace}}}\n\
+         spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}\n"
+    )
 }
 
 #[test]
@@ -214,13 +210,13 @@ fn a_policy_of_other_nodes_pods_changes_nothing_here() {
         objects.insert_all(manifest::from_text("cluster.yaml", text).unwrap());
         objects
     };
-    let mut objects = read(&(TWO_NODES.to_owned() + &policies(80)));
+    let mut objects = read(&(TWO_NODES.to_owned() + &policy("a", 80) + &policy("b", 80)));
     let built = Built::new(&objects).unwrap();
     let mut here = Compiler::new("n1");
     let mut there = Compiler::new("n2");
     let before = [&mut here, &mut there].map(|node| node.compile(&built.cluster, &Unhealthy::new()).unwrap());
 
-    objects.insert_all(manifest::from_text("cluster.yaml", &policies(81)[4..]).unwrap());
+    objects.insert_all(manifest::from_text("change.yaml", &policy("b", 81)).unwrap());
     let built = built.changed(&objects).unwrap();
     let after = [&mut here, &mut there].map(|node| node.compile(&built.cluster, &Unhealthy::new()).unwrap());
     let is_same = |node: usize| after[node].rule_sets.is_same(&before[node].rule_sets);

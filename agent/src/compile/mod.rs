@@ -16,6 +16,7 @@ mod policies;
 mod rule_set;
 mod rules;
 pub mod services;
+mod tiers;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 

@@ -116,14 +116,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         manifests: options.manifests.clone(),
         uplink: options.uplink.clone(),
     };
-    let mut engine = Engine::start(
-        settings,
-        directory,
-        kernel.enforcer,
-        Netlink::connect()?,
-        publish_names,
-        first,
-    )?;
+    let mut engine =
+        Engine::start(settings, directory, kernel.enforcer, Netlink::connect()?, publish_names, first)?;
     inbox.listen(&options.state)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");

@@ -18,6 +18,7 @@
 
 mod array;
 mod commit;
+mod encode;
 mod family;
 mod identities;
 mod image;

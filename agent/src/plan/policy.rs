@@ -10,19 +10,18 @@ use std::{
 };
 
 use weir_common::policy::{
-    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_RULES, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
-    RuleSet, action,
+    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_RULES, NO_POLICY, PeerKey, PortInterval, PortTable, Rule, RuleSet,
 };
 
 use super::{
     Change, Image, Sizes, TooLarge, Write,
     array::check,
+    encode::{Base, base_of, base_of_live, encode_rules, padded, words_of},
     image::run,
-    room::{Room, length},
+    room::Room,
 };
 use crate::{
-    cluster::Action,
-    datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
+    datapath::{self, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
     shared_map::SharedMap,
 };
 
@@ -98,12 +97,7 @@ impl Known {
     }
 
     /// The rule sets of `before` that stay what and where they are, by number.
-    fn kept(
-        &self,
-        before: &Datapath,
-        desired: &Datapath,
-        wanted: &[RuleSetId],
-    ) -> BTreeMap<RuleSetId, u32> {
+    fn kept(&self, before: &Datapath, desired: &Datapath, wanted: &[RuleSetId]) -> BTreeMap<RuleSetId, u32> {
         let mut kept = BTreeMap::new();
         for id in wanted {
             let set = &desired.rule_sets[id];
@@ -124,9 +118,6 @@ pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
     let live = image.live_rule_sets();
     image.peers.keys().filter(|key| !live.contains(&key.rule_set)).copied().collect()
 }
-
-/// What two rule sets must share, besides their rules and peers, for one to stand for the other.
-type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS], u32);
 
 /// Which rules match, by identity, where that is not the default.
 type Peers = BTreeMap<IdentityId, Vec<u64>>;
@@ -305,63 +296,4 @@ impl<'a> Placer<'a> {
         let known = Known { numbers: self.numbers, identities, room: self.room };
         Ok(Placed { known, writes, stale: stale.into_iter().collect() })
     }
-}
-
-fn base_of(set: &datapath::RuleSet, rules: &[Rule], next: u32) -> Base {
-    let words = words_of(set);
-    let ports = std::array::from_fn(|protocol| {
-        set.ports[protocol].iter().map(|(start, bits)| (u32::from(*start), padded(bits, words))).collect()
-    });
-    (words, rules[0].id, padded(&set.default_peers, words), ports, next)
-}
-
-fn base_of_live(image: &Image, set: &RuleSet) -> Base {
-    let ports = set.ports.map(|table| {
-        let intervals = run(&image.ports, table.offset, table.len).iter();
-        intervals
-            .map(|interval| (interval.start, image.vector(interval.vector, set.words).to_vec()))
-            .collect()
-    });
-    let first = image.rules.get(set.rules as usize).map_or(0, |rule| rule.id);
-    (set.words, first, image.vector(set.default_peers, set.words).to_vec(), ports, set.next)
-}
-
-/// Words of a rule set's vectors; never 0, which would mean a free element.
-fn words_of(set: &datapath::RuleSet) -> u32 {
-    set.rules.len().div_ceil(64).max(1) as u32
-}
-
-fn padded(bits: &Bits, words: u32) -> Vec<u64> {
-    let mut vector = bits.0.clone();
-    vector.resize(words as usize, 0);
-    vector
-}
-
-/// The rules as they stand in `RULES`; one that never decides where there are none.
-fn encode_rules(set: &datapath::RuleSet, origins: &SharedMap<RuleId, RuleOrigin>) -> Vec<Rule> {
-    let mut rules: Vec<_> = set
-        .rules
-        .iter()
-        .map(|rule| {
-            let action = match rule.action {
-                Action::Accept => action::ALLOW,
-                Action::Deny if isolates(origins.get(&rule.id)) => action::ISOLATED,
-                Action::Deny => action::DENY,
-                Action::Pass => action::PASS,
-            };
-            Rule { action, next: rule.next, id: rule.id, reserved: 0 }
-        })
-        .collect();
-    if rules.is_empty() {
-        rules.push(Rule { action: action::DENY, ..Rule::default() });
-    }
-    // One that no port matches never decides.
-    let matched = set.ports.iter().flatten().map(|(_, bits)| length(&bits.0)).max();
-    rules.truncate(matched.unwrap_or(0).max(1) as usize);
-    rules
-}
-
-/// Whether a rule stands for "no rule allows it".
-fn isolates(origin: Option<&RuleOrigin>) -> bool {
-    matches!(origin, Some(RuleOrigin::Isolation { .. }))
 }

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     datapath::{Datapath, Frontend, Service},
-    plan::{CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy, room::Room},
+    plan::{
+        CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy, room::Room,
+    },
 };
 
 /// A datapath to bring about.
@@ -113,7 +115,11 @@ fn settle(layout: &mut Layout, image: Image, goal: &Goal) -> Image {
         .flat_map(|service| service.members.iter().map(|(backend, bits)| ((service.id, *backend), *bits)));
     assert_eq!(image.members, members.collect());
     let known = &layout.known.as_ref().unwrap().policy;
-    assert_eq!(known.room(), &Room::beside(&image, &Sizes::default()), "what is free is not what is not used");
+    assert_eq!(
+        known.room(),
+        &Room::beside(&image, &Sizes::default()),
+        "what is free is not what is not used"
+    );
     assert!(goal.plan(layout).is_empty(), "a second commit of the same has something to do");
     image
 }

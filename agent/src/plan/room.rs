@@ -21,8 +21,9 @@ pub(super) struct Room {
 impl Room {
     /// Beside the live rule sets of `image`.
     pub(super) fn beside(image: &Image, sizes: &Sizes) -> Self {
-        let mut rule_sets = vec![NO_POLICY..NO_POLICY + 1];
-        let (mut rules, mut ports, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rule_sets, mut rules, mut ports, mut vectors) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        rule_sets.push(NO_POLICY..NO_POLICY + 1);
         let (mut vectors_at, mut vector_uses) = (SharedMap::default(), Uses::default());
         for number in image.live_rule_sets() {
             let Some(set) = image.rule_sets.get(number as usize) else { continue };

@@ -19,3 +19,4 @@ pub mod plan;
 pub mod protocol;
 pub mod shared_map;
 pub mod source;
+mod uses;

@@ -4,6 +4,10 @@
 //! state after it is in force. So both are values, and neither a copy nor a comparison of them may cost what
 //! the cluster costs: a copy takes a reference, a write copies one chunk, and a comparison passes over the
 //! chunks that both sides share.
+//!
+//! It is weir's own because no crate has both: the ordered map of `imbl` compares in the same way, but its licence
+//! (MPL-2.0) is not one of those that `deny.toml` allows; that of `rpds` (MIT) can be told to be one with another, but
+//! not what two that differ have in common.
 
 use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::cluster::{Cluster, ContainerPort, Labels, Name, Pod, Protocol, Selector};
+use crate::cluster::{Cluster, ContainerPort, Labels, Name, Pod, PodSet, Protocol, Selector};
 
 /// Networked pods with the same namespace, labels and named ports.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ pub(super) struct Groups {
     pub(super) all: Vec<Group>,
     /// Networked pods by name, each with its group.
     pub(super) pods: Vec<(Arc<Pod>, usize)>,
+    /// Those that are on the node.
+    pub(super) local_pods: Vec<(Arc<Pod>, usize)>,
+    /// Their groups.
+    pub(super) local: BTreeSet<usize>,
     /// The ports that any of them declares by name.
     pub(super) declared: BTreeSet<NamedPort>,
     namespaces: BTreeMap<String, Namespace>,
@@ -49,8 +53,8 @@ struct Namespace {
 }
 
 impl Groups {
-    /// Groups the pods of `cluster`.
-    pub(super) fn new(cluster: &Cluster) -> Self {
+    /// Groups the pods of `cluster`, and finds those that are on `node`.
+    pub(super) fn new(cluster: &Cluster, node: &str) -> Self {
         let mut groups = Self::default();
         let mut known = HashMap::new();
         for (name, pod) in cluster.pods.iter().filter(|(_, pod)| pod.is_networked()) {
@@ -68,6 +72,10 @@ impl Groups {
                 namespace.groups.push(groups.all.len() - 1);
                 groups.all.len() - 1
             });
+            if pod.node.as_deref() == Some(node) {
+                groups.local_pods.push((Arc::clone(pod), index));
+                groups.local.insert(index);
+            }
             groups.pods.push((Arc::clone(pod), index));
         }
         groups
@@ -76,6 +84,38 @@ impl Groups {
     /// The first pod of a group, as an example.
     pub(super) fn pod_of(&self, group: usize) -> &Name {
         &self.all[group].example.name
+    }
+
+    /// The labels of the pods of a group.
+    pub(super) fn labels_of(&self, group: usize) -> &Labels {
+        &self.all[group].example.labels
+    }
+
+    /// Whether a group is of `set`.
+    pub(super) fn is_in(&self, group: usize, set: &PodSet) -> bool {
+        let namespace = &self.namespaces[&self.pod_of(group).namespace];
+        let selects = |pods: &Selector| pods.matches(self.labels_of(group));
+        set.namespaces.matches(&namespace.labels) && set.pods.as_ref().is_none_or(selects)
+    }
+
+    /// The groups on the node that are selected by a policy that the clusters do not have in common.
+    pub(super) fn touched(&self, before: &Cluster, after: &Cluster) -> BTreeSet<usize> {
+        let mut touched = BTreeSet::new();
+        for change in before.policies.differences(&after.policies) {
+            for policy in change.before.into_iter().chain(change.after) {
+                let is_selected = |group: &&usize| {
+                    self.pod_of(**group).namespace == policy.name.namespace
+                        && policy.pod_selector.matches(self.labels_of(**group))
+                };
+                touched.extend(self.local.iter().filter(is_selected));
+            }
+        }
+        for change in before.cluster_policies.differences(&after.cluster_policies) {
+            for policy in change.before.into_iter().chain(change.after) {
+                touched.extend(self.local.iter().filter(|group| self.is_in(**group, &policy.subject)));
+            }
+        }
+        touched
     }
 
     /// The groups of one namespace that `pods` selects.

@@ -17,7 +17,7 @@ use super::{
 use crate::{cluster::Cluster, datapath::IdentityId, shared_map::SharedMap};
 
 /// Who has which identity, and what each is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Identities {
     /// Identity by prefix, longest match. A prefix that would say what the one around it says has no entry.
     pub(super) by_prefix: SharedMap<IpNet, IdentityId>,

@@ -12,14 +12,16 @@ mod identity_numbers;
 mod items;
 mod lines;
 mod numbers;
+mod policies;
 mod rule_set;
 mod rules;
 pub mod services;
+mod tiers;
 
 pub use numbers::{Interner, Numbers, RuleKey, ServicePortKey};
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -27,8 +29,8 @@ use ipnet::IpNet;
 use weir_common::state::inside;
 
 use crate::{
-    cluster::{Cluster, Name, Namespace, Node, Pod},
-    datapath::{Datapath, Direction, Endpoint, IdentityId, RuleId, RuleOrigin, RuleSet, RuleSetId, Target},
+    cluster::Cluster,
+    datapath::{Datapath, Direction, RuleId, RuleOrigin, Target},
     shared_map::SharedMap,
 };
 
@@ -104,28 +106,10 @@ pub struct Compiler {
     node: String,
     numbers: Numbers,
     services: services::Compiled,
-    /// The addresses of services that identities were given to.
-    services_identified: SharedMap<IpNet, IdentityId>,
+    policies: policies::Compiled,
     last: Option<(Cluster, Datapath)>,
-    pods: Option<KnownPods>,
-    peers: Option<KnownPeers>,
-}
-
-/// Pods by group, and what they were found from.
-#[derive(Clone, Debug)]
-struct KnownPods {
-    pods: SharedMap<Name, Arc<Pod>>,
-    namespaces: SharedMap<String, Arc<Namespace>>,
-    groups: Arc<groups::Groups>,
-}
-
-/// Identities, and what they were found from besides pods.
-#[derive(Clone, Debug)]
-struct KnownPeers {
-    nodes: SharedMap<String, Arc<Node>>,
-    services: SharedMap<IpNet, IdentityId>,
-    used: HashSet<atoms::AtomId>,
-    identities: Arc<identity::Identities>,
+    /// How often it has given out numbers since all that are not in use were freed.
+    unsettled: u32,
 }
 
 impl Compiler {
@@ -136,7 +120,7 @@ impl Compiler {
 
     /// For a node whose rules have these numbers.
     pub fn with_rules(node: &str, rules: &SharedMap<RuleId, RuleOrigin>) -> Self {
-        let mut compiler = Self::new(node);
+        let mut compiler = Self { unsettled: 1, ..Self::new(node) };
         compiler.numbers.rules.restore(rules.iter().map(|(rule, origin)| (RuleKey::from(origin), *rule)));
         compiler
     }
@@ -152,23 +136,25 @@ impl Compiler {
     /// When the cluster is beyond a limit of the datapath. This compiler is of no more use then.
     pub fn compile(&mut self, cluster: &Cluster, unhealthy: &Unhealthy) -> Result<Datapath, CompileError> {
         let last = self.last.take();
+        self.unsettled = self.unsettled.saturating_add(1);
         self.services.update(cluster, &self.node, unhealthy, &mut self.numbers.services);
         let services = &self.services.services;
-        let mut datapath = match &last {
-            Some((before, datapath)) if has_same_hosts(before, cluster) => datapath.clone(),
+        self.policies.update(cluster, &self.node, &services.identities, &mut self.numbers)?;
+        let policies = &self.policies;
+        let hosts = match last {
+            Some((before, datapath)) if has_same_hosts(&before, cluster) => datapath,
             _ => self.hosts(cluster),
         };
-        datapath.frontends = services.frontends.clone();
-        datapath.health_checks.clone_from(&services.health_checks);
-        datapath.probes.clone_from(&services.probes);
-        let is_same = last.as_ref().is_some_and(|(before, _)| {
-            has_same_policy(before, cluster) && self.services_identified.is_same(&services.identities)
-        });
-        if !is_same {
-            let built = last.as_ref().map(|(_, datapath)| &datapath.rule_sets);
-            self.judge(cluster, built, &mut datapath)?;
-            self.services_identified = self.services.services.identities.clone();
-        }
+        let datapath = Datapath {
+            endpoints: policies.endpoints.clone(),
+            identities: policies.identities.by_prefix.clone(),
+            rule_sets: policies.rule_sets.clone(),
+            rules: policies.rules.origins.clone(),
+            frontends: services.frontends.clone(),
+            health_checks: services.health_checks.clone(),
+            probes: services.probes.clone(),
+            ..hosts
+        };
         self.last = Some((cluster.clone(), datapath.clone()));
         Ok(datapath)
     }
@@ -178,13 +164,13 @@ impl Compiler {
     pub fn settle(&mut self, before: &Self) {
         let gone = self.services.gone_since(&before.services);
         self.numbers.services.free(gone);
-        let Some((_, datapath)) = &self.last else { return };
-        let is_same = before.last.as_ref().is_some_and(|(_, before)| {
-            before.rule_sets.is_same(&datapath.rule_sets) && before.identities.is_same(&datapath.identities)
-        });
-        if !is_same {
+        // What differs from the time before is all that can be free, but where there was more than one change.
+        if self.unsettled <= 1 {
+            self.policies.settle(&before.policies, &mut self.numbers);
+        } else if let Some((_, datapath)) = &self.last {
             self.numbers.retain_policy(datapath);
         }
+        self.unsettled = 0;
     }
 
     /// What only pods and nodes have a say in.
@@ -201,98 +187,10 @@ impl Compiler {
             ..Datapath::default()
         }
     }
-
-    /// Policy: endpoints with their rule sets, and identities.
-    ///
-    /// `built` are the rule sets of the time before.
-    fn judge(
-        &mut self,
-        cluster: &Cluster,
-        built: Option<&SharedMap<RuleSetId, Arc<RuleSet>>>,
-        datapath: &mut Datapath,
-    ) -> Result<(), CompileError> {
-        let node = self.node.as_str();
-        let same_pods = self.pods.as_ref().filter(|known| {
-            known.pods.is_same(&cluster.pods) && known.namespaces.is_same(&cluster.namespaces)
-        });
-        let groups = match same_pods {
-            Some(known) => Arc::clone(&known.groups),
-            None => Arc::new(groups::Groups::new(cluster)),
-        };
-        let is_known = same_pods.is_some();
-        self.pods = Some(KnownPods {
-            pods: cluster.pods.clone(),
-            namespaces: cluster.namespaces.clone(),
-            groups: Arc::clone(&groups),
-        });
-        let rules = rules::Rules::new(cluster, node, &groups, &mut self.numbers)?;
-        let used = rules.atoms();
-        let services = &self.services.services.identities;
-        let same_peers = self.peers.as_ref().filter(|peers| {
-            is_known
-                && peers.nodes.is_same(&cluster.nodes)
-                && peers.services.is_same(services)
-                && peers.used == used
-        });
-        let is_same_peers = same_peers.is_some();
-        let identities = match same_peers {
-            Some(peers) => Arc::clone(&peers.identities),
-            None => {
-                let new = identity::Identities::new(cluster, &groups, services, &used, &mut self.numbers);
-                Arc::new(new)
-            }
-        };
-        self.peers = Some(KnownPeers {
-            nodes: cluster.nodes.clone(),
-            services: services.clone(),
-            used,
-            identities: Arc::clone(&identities),
-        });
-        // Rule sets that judge the same identities by the same lines, which their numbers stand for.
-        let known = built.filter(|_| is_same_peers);
-        let mut builder = rule_set::Builder::new(&identities);
-        let rule_sets = rules.rule_sets.iter().map(|(id, rules::Chain { lines, next, group })| {
-            if let Some(rule_set) = known.and_then(|known| known.get(id)) {
-                return Ok((*id, Arc::clone(rule_set)));
-            }
-            let mut rule_set = builder.build(lines).map_err(|error| CompileError::TooManyPorts {
-                pod: groups.pod_of(*group).to_string(),
-                protocol: error.protocol,
-                intervals: error.intervals,
-                limit: error.limit,
-                policies: rules.policies_of(lines),
-            })?;
-            rule_set.next = *next;
-            Ok((*id, Arc::new(rule_set)))
-        });
-        datapath.rule_sets = rule_sets.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
-        let local = groups.pods.iter().filter(|(pod, _)| pod.node.as_deref() == Some(node));
-        let endpoints = local.flat_map(|(pod, group)| {
-            let rule_set = |direction| rules.by_group.get(&(*group, direction)).copied();
-            let endpoint = Endpoint {
-                pod: pod.name.clone(),
-                ingress: rule_set(Direction::Ingress),
-                egress: rule_set(Direction::Egress),
-            };
-            pod.addresses.iter().map(move |address| (*address, endpoint.clone()))
-        });
-        datapath.endpoints = endpoints.collect();
-        datapath.rules = rules.origins.into_iter().collect();
-        datapath.identities = identities.by_prefix.clone();
-        Ok(())
-    }
 }
 
 fn has_same_hosts(before: &Cluster, after: &Cluster) -> bool {
     before.pods.is_same(&after.pods) && before.nodes.is_same(&after.nodes) && before.config == after.config
-}
-
-/// Whether two clusters are the same to policy, but for the addresses of services.
-fn has_same_policy(before: &Cluster, after: &Cluster) -> bool {
-    has_same_hosts(before, after)
-        && before.namespaces.is_same(&after.namespaces)
-        && before.policies.is_same(&after.policies)
-        && before.cluster_policies.is_same(&after.cluster_policies)
 }
 
 /// The addresses that belong to the cluster, and whose they are to `node`: bits of

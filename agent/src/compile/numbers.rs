@@ -8,12 +8,18 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use weir_common::policy::{NO_POLICY, RULE_FIRST};
 
-use super::{atoms::Atom, identity_numbers::IdentityNumbers, lines::Line, rules::atoms_of};
+use super::{
+    atoms::{Atom, AtomId},
+    identity_numbers::IdentityNumbers,
+    lines::Line,
+    rules::atoms_of,
+};
 use crate::{
     cluster::{Name, Protocol},
-    datapath::{Datapath, RuleOrigin, RuleSetId},
+    datapath::{Datapath, IdentityId, RuleOrigin, RuleSetId},
     shared_map::SharedMap,
 };
 
@@ -91,10 +97,19 @@ impl Numbers {
     /// The same, but for service ports.
     pub(super) fn retain_policy(&mut self, datapath: &Datapath) {
         self.rule_sets.retain(|_, number| datapath.rule_sets.contains_key(&number));
-        let atoms: HashSet<_> = self.rule_sets.iter().flat_map(|((lines, _), _)| atoms_of(lines)).collect();
-        self.atoms.retain(|_, number| atoms.contains(&number));
-        self.identities.retain(&datapath.identities.values().copied().collect(), &atoms);
+        let atoms = self.rule_sets.iter().flat_map(|((lines, _), _)| atoms_of(lines)).collect();
+        self.retain_peers(&datapath.identities, &atoms);
         self.rules.retain(|_, number| datapath.rules.contains_key(&number));
+    }
+
+    /// Frees every number of atoms and identities but these.
+    pub(super) fn retain_peers(
+        &mut self,
+        identities: &SharedMap<IpNet, IdentityId>,
+        atoms: &HashSet<AtomId>,
+    ) {
+        self.atoms.retain(|_, number| atoms.contains(&number));
+        self.identities.retain(&identities.values().copied().collect(), atoms);
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) trait Network {
     /// What is there now.
     fn snapshot(&mut self) -> io::Result<Snapshot>;
 
-    /// MAC address of the other end of an interface, of the pod behind it with one of `addresses`.
+    /// MAC address of the other end of an interface of the last snapshot, of the pod behind it with one of `addresses`.
     fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>>;
 
     /// Brings an interface up.

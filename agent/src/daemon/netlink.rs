@@ -1,7 +1,7 @@
 //! This host's network over rtnetlink.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -18,7 +18,10 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
 };
-use tokio::{runtime, sync::mpsc};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::mpsc,
+};
 
 use super::{
     enforcer::Mac,
@@ -33,20 +36,27 @@ const ACCEPT_OWN: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
 
 /// The network of the namespace the agent started in.
 ///
-/// Its calls wait: they are for a thread of their own, never for a task.
+/// Its calls wait: they are for a thread of their own, never for a task. That thread sends, and receives the answers,
+/// itself: there are as many requests as pods, and to hand each to another thread would cost more than all else that
+/// a change of one policy does.
 #[derive(Debug)]
 pub(super) struct Netlink {
-    runtime: runtime::Handle,
+    runtime: Runtime,
     handle: Handle,
+    /// The interfaces of the last snapshot, by number.
+    links: BTreeMap<u32, LinkMessage>,
 }
 
 impl Netlink {
-    /// Connects, within `runtime`.
-    pub(super) fn connect(runtime: &runtime::Handle) -> io::Result<Self> {
-        let _context = runtime.enter();
-        let (connection, handle, _) = rtnetlink::new_connection()?;
+    /// Connects.
+    pub(super) fn connect() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+        let (connection, handle, _) = {
+            let _context = runtime.enter();
+            rtnetlink::new_connection()?
+        };
         runtime.spawn(connection);
-        Ok(Self { runtime: runtime.clone(), handle })
+        Ok(Self { runtime, handle, links: BTreeMap::new() })
     }
 }
 
@@ -74,6 +84,7 @@ impl Network for Netlink {
         self.runtime.block_on(async {
             let mut snapshot = Snapshot::default();
             let mut loopbacks = BTreeSet::new();
+            self.links.clear();
             for link in all(self.handle.link().get().execute()).await? {
                 if link.header.flags.contains(LinkFlags::Loopback) {
                     loopbacks.insert(link.header.index);
@@ -81,6 +92,7 @@ impl Network for Netlink {
                 if let Some(name) = name(&link) {
                     snapshot.links.insert(name, link.header.index);
                 }
+                self.links.insert(link.header.index, link);
             }
             for address in all(self.handle.address().get().execute()).await? {
                 let own = |attribute: &AddressAttribute| match attribute {
@@ -106,10 +118,8 @@ impl Network for Netlink {
 
     fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
         self.runtime.block_on(async {
-            let Some(link) = first(self.handle.link().get().match_index(ifindex).execute()).await? else {
-                return Ok(None);
-            };
-            match self.other_end(&link).await? {
+            let Some(link) = self.links.get(&ifindex) else { return Ok(None) };
+            match self.other_end(link).await? {
                 Some(other) => Ok(mac(&other)),
                 None => self.neighbour(ifindex, addresses).await,
             }

@@ -120,14 +120,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         manifests: options.manifests.clone(),
         uplink: options.uplink.clone(),
     };
-    let mut engine = Engine::start(
-        settings,
-        directory,
-        kernel.enforcer,
-        Netlink::connect(runtime.handle())?,
-        publish_names,
-        first,
-    )?;
+    let mut engine =
+        Engine::start(settings, directory, kernel.enforcer, Netlink::connect()?, publish_names, first)?;
     inbox.listen(&options.state)?;
     if let Some(listener) = metrics {
         tokio::spawn(metrics::serve(listener, inbox.send_commands.clone()));

@@ -47,8 +47,10 @@ impl Array {
 
     /// Frees a run, to be given out by a later plan: this one must be done with taking.
     pub(super) fn give_back(&mut self, start: u32, len: u32) {
-        self.needed -= u64::from(len);
-        self.space.give_back(start..start + len);
+        if len > 0 {
+            self.needed -= u64::from(len);
+            self.space.give_back(start..start + len);
+        }
     }
 
     /// Elements in use and asked for.

@@ -18,6 +18,7 @@
 
 mod array;
 mod commit;
+mod encode;
 mod family;
 mod identities;
 mod image;
@@ -25,6 +26,7 @@ mod image;
 mod model;
 mod policy;
 mod recover;
+mod room;
 mod services;
 mod sizes;
 mod sources;
@@ -54,7 +56,7 @@ pub use self::{
     used::in_use,
     write::{Change, MapWriter, Member, SourceRange, Write},
 };
-use crate::datapath::{Datapath, RuleSetId};
+use crate::datapath::Datapath;
 
 /// Where a pod of this node hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +104,7 @@ impl Layout {
 struct Known {
     datapath: Datapath,
     interfaces: BTreeMap<IpAddr, Interface>,
-    /// Number of each rule set.
-    rule_sets: BTreeMap<RuleSetId, u32>,
+    policy: policy::Known,
     services: services::Known,
 }
 
@@ -139,15 +140,14 @@ impl Plan {
         let services = services::place(&image, known.map(|known| &known.services), datapath, sizes)?;
         let mut writes = services.make;
         let mut cleanup = Vec::new();
-        let rule_sets = match known.filter(|known| known.judges_as(desired)) {
-            Some(known) => known.rule_sets.clone(),
+        let policy = match known.filter(|known| known.judges_as(desired)) {
+            Some(known) => known.policy.clone(),
             None => {
-                let before = known
-                    .map(|Known { datapath, rule_sets: numbers, .. }| policy::Before { datapath, numbers });
-                let policy = judge(&image, before, desired, sizes)?;
-                writes.extend(policy.writes);
-                cleanup = policy.cleanup;
-                policy.numbers
+                let before = known.map(|known| (&known.datapath, &known.policy));
+                let judged = judge(&image, before, desired, sizes)?;
+                writes.extend(judged.writes);
+                cleanup = judged.cleanup;
+                judged.known
             }
         };
         writes.extend(services.switch);
@@ -156,7 +156,7 @@ impl Plan {
         let known = Some(Known {
             datapath: datapath.clone(),
             interfaces: desired.interfaces.clone(),
-            rule_sets,
+            policy,
             services: services.known,
         });
         let state = state(&image, desired);
@@ -188,14 +188,14 @@ impl Known {
 
 /// What it takes to have pods judged otherwise.
 struct Judged {
-    numbers: BTreeMap<RuleSetId, u32>,
+    known: policy::Known,
     writes: Vec<Write>,
     cleanup: Vec<Write>,
 }
 
 fn judge(
     image: &Image,
-    before: Option<policy::Before<'_>>,
+    before: Option<(&Datapath, &policy::Known)>,
     desired: &Desired<'_>,
     sizes: &Sizes,
 ) -> Result<Judged, TooLarge> {
@@ -211,9 +211,9 @@ fn judge(
     let wanted: BTreeSet<_> =
         attached().flat_map(|(_, endpoint, _)| [endpoint.ingress, endpoint.egress]).flatten().collect();
     let policy = policy::place(image, before, datapath, &wanted, sizes)?;
-    let identified = before.map(|before| &before.datapath.identities);
+    let identified = before.map(|(before, _)| &before.identities);
     let identities = identities::stage(image, slot, identified, &datapath.identities, sizes)?;
-    let number = |id: Option<u32>| id.map_or(NO_POLICY, |id| policy.numbers[&id]);
+    let number = |id: Option<u32>| id.map_or(NO_POLICY, |id| policy.known.numbers[&id]);
     let endpoints = attached().map(|(address, endpoint, interface)| {
         let (ingress, egress) = (number(endpoint.ingress), number(endpoint.egress));
         let (ifindex, mac, slot) = (interface.ifindex, interface.mac, identities.slot);
@@ -225,7 +225,7 @@ fn judge(
     writes.extend(endpoints);
     let mut cleanup = identities.clean;
     cleanup.push(Write::Peers(Change::Delete(policy.stale)));
-    Ok(Judged { numbers: policy.numbers, writes, cleanup })
+    Ok(Judged { known: policy.known, writes, cleanup })
 }
 
 /// The active contents, with the remains of an interrupted commit removed first.

@@ -4,48 +4,52 @@
 //! identities that are new are added to it. Any other gets a new number and new runs. Equal rule sets
 //! share a number, and equal bit vectors stand in `VECTORS` once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use weir_common::policy::{
-    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_RULES, NO_POLICY, PROTOCOLS, PeerKey, PortInterval, PortTable, Rule,
-    RuleSet, action,
+    IDENTITY_WORLD, MAX_PORT_STEPS, MAX_RULES, NO_POLICY, PeerKey, PortInterval, PortTable, Rule, RuleSet,
 };
 
 use super::{
     Change, Image, Sizes, TooLarge, Write,
-    array::{Array, check},
+    array::check,
+    encode::{Base, base_of, base_of_live, encode_rules, padded, words_of},
     image::run,
-    used::Used,
+    room::Room,
 };
 use crate::{
-    cluster::Action,
-    datapath::{self, Bits, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
+    datapath::{self, Datapath, IdentityId, RuleId, RuleOrigin, RuleSetId},
     shared_map::SharedMap,
 };
 
 /// What placing the rule sets of a datapath takes.
 pub(super) struct Placed {
-    /// Number in `RULE_SETS` of each.
-    pub(super) numbers: BTreeMap<RuleSetId, u32>,
+    /// What is known about them then.
+    pub(super) known: Known,
     /// Writes that complete them, in order.
     pub(super) writes: Vec<Write>,
     /// `PEERS` entries that nothing uses after the switch.
     pub(super) stale: Vec<PeerKey>,
 }
 
-/// Rule sets that a commit of this process has placed.
-#[derive(Clone, Copy)]
-pub(super) struct Before<'a> {
-    /// The datapath.
-    pub(super) datapath: &'a Datapath,
-    /// Number of each rule set that was wanted.
-    pub(super) numbers: &'a BTreeMap<RuleSetId, u32>,
+/// What a commit of this process has placed, so that the next one visits only what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Number in `RULE_SETS` of each rule set that was wanted.
+    pub(super) numbers: BTreeMap<RuleSetId, u32>,
+    /// Identities that packets are judged by.
+    identities: Arc<BTreeSet<IdentityId>>,
+    /// What is left beside them.
+    room: Room,
 }
 
-/// Finds a place for the rule sets `wanted` of `desired`.
+/// Finds a place for the rule sets `wanted` of `desired`, where `before` is in force, as far as it is known.
 pub(super) fn place(
     image: &Image,
-    before: Option<Before<'_>>,
+    before: Option<(&Datapath, &Known)>,
     desired: &Datapath,
     wanted: &BTreeSet<RuleSetId>,
     sizes: &Sizes,
@@ -54,28 +58,53 @@ pub(super) fn place(
     // What goes on after a rule set stands before it does.
     let wanted: Vec<_> =
         wanted.iter().flat_map(|first| links(first).collect::<Vec<_>>().into_iter().rev()).collect();
-    let kept = before.map(|before| before.kept(desired, &wanted)).unwrap_or_default();
-    let mut placer = Placer::new(image, desired, kept, sizes);
+    // What an identity says may have changed with the addresses that have it.
+    let is_same = |before: &Datapath| before.identities == desired.identities;
+    let same = before.filter(|(before, _)| is_same(before));
+    let kept = same.map(|(before, known)| known.kept(before, desired, &wanted)).unwrap_or_default();
+    let after = match same {
+        Some((_, known)) => Arc::clone(&known.identities),
+        None => identities(desired.identities.values().copied()),
+    };
+    let known = match before {
+        Some((_, known)) => known.clone(),
+        None => {
+            let slots = image.identities.values().flat_map(|identity| identity.slots);
+            Known {
+                numbers: BTreeMap::new(),
+                identities: identities(slots),
+                room: Room::beside(image, sizes),
+            }
+        }
+    };
+    let mut placer = Placer::new(image, [known.identities, after], known.room, kept);
     for id in wanted {
         placer.place(id, &desired.rule_sets[&id], &desired.rules)?;
     }
     placer.finish(sizes)
 }
 
-impl Before<'_> {
-    /// The rule sets that stay what and where they are.
-    fn kept(&self, desired: &Datapath, wanted: &[RuleSetId]) -> BTreeMap<RuleSetId, u32> {
+/// Identities, and that of all other addresses.
+fn identities(all: impl Iterator<Item = IdentityId>) -> Arc<BTreeSet<IdentityId>> {
+    Arc::new(all.chain([IDENTITY_WORLD]).collect())
+}
+
+impl Known {
+    /// What is left beside the rule sets.
+    #[cfg(test)]
+    pub(super) const fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// The rule sets of `before` that stay what and where they are, by number.
+    fn kept(&self, before: &Datapath, desired: &Datapath, wanted: &[RuleSetId]) -> BTreeMap<RuleSetId, u32> {
         let mut kept = BTreeMap::new();
-        // What an identity says may have changed with the addresses that have it.
-        if self.datapath.identities != desired.identities {
-            return kept;
-        }
         for id in wanted {
             let set = &desired.rule_sets[id];
             let is_whole = set.next.is_none_or(|next| kept.contains_key(&next));
             if let Some(number) = self.numbers.get(id)
                 && is_whole
-                && self.datapath.rule_sets.get(id) == Some(set)
+                && before.rule_sets.get(id) == Some(set)
             {
                 kept.insert(*id, *number);
             }
@@ -90,30 +119,23 @@ pub(super) fn orphans(image: &Image) -> Vec<PeerKey> {
     image.peers.keys().filter(|key| !live.contains(&key.rule_set)).copied().collect()
 }
 
-/// What two rule sets must share, besides their rules and peers, for one to stand for the other.
-type Base = (u32, u32, Vec<u64>, [Vec<(u32, Vec<u64>)>; PROTOCOLS], u32);
-
 /// Which rules match, by identity, where that is not the default.
 type Peers = BTreeMap<IdentityId, Vec<u64>>;
 
 struct Placer<'a> {
     image: &'a Image,
     /// Identities that packets may be judged by before the switch, and after.
-    identities: [BTreeSet<IdentityId>; 2],
+    identities: [Arc<BTreeSet<IdentityId>>; 2],
     /// Live rule sets that no wanted one has claimed.
     unclaimed: HashMap<Base, Vec<u32>>,
+    /// Those that one has, but for its peers.
+    claimed: Vec<u32>,
     /// The wanted rule sets so far: rules, peers and number by what else they share.
     placed: HashMap<Base, Vec<(Vec<Rule>, Peers, u32)>>,
-    vectors_at: HashMap<Vec<u64>, u32>,
-    rule_sets: Array,
-    rules: Array,
-    ports: Array,
-    vectors: Array,
+    room: Room,
     /// `PEERS` as far as the wanted rule sets go.
     peers: BTreeMap<PeerKey, u32>,
     numbers: BTreeMap<RuleSetId, u32>,
-    /// Numbers whose `PEERS` stay.
-    kept: BTreeSet<u32>,
     new_vectors: Vec<(u32, u64)>,
     new_ports: Vec<(u32, PortInterval)>,
     new_rules: Vec<(u32, Rule)>,
@@ -121,33 +143,28 @@ struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    fn new(image: &'a Image, desired: &Datapath, kept: BTreeMap<RuleSetId, u32>, sizes: &Sizes) -> Self {
+    fn new(
+        image: &'a Image,
+        identities: [Arc<BTreeSet<IdentityId>>; 2],
+        room: Room,
+        kept: BTreeMap<RuleSetId, u32>,
+    ) -> Self {
         let stays: BTreeSet<u32> = kept.values().copied().collect();
-        let before = image.identities.values().flat_map(|identity| identity.slots);
-        let after = desired.identities.values().copied();
-        let mut used = Used::default();
-        used.rule_sets.push(NO_POLICY..NO_POLICY + 1);
         let mut unclaimed: HashMap<Base, Vec<u32>> = HashMap::new();
-        for number in image.live_rule_sets() {
-            let Some(set) = image.rule_sets.get(number as usize) else { continue };
-            used.add(image, number, set);
-            if !stays.contains(&number) {
-                unclaimed.entry(base_of_live(image, set)).or_default().push(number);
+        for number in image.live_rule_sets().difference(&stays) {
+            if let Some(set) = image.rule_sets.get(*number as usize) {
+                unclaimed.entry(base_of_live(image, set)).or_default().push(*number);
             }
         }
         Self {
             image,
-            identities: [before.chain([IDENTITY_WORLD]).collect(), after.chain([IDENTITY_WORLD]).collect()],
+            identities,
             unclaimed,
+            claimed: Vec::new(),
             placed: HashMap::new(),
-            rule_sets: Array::new("RULE_SETS", sizes.rule_sets, used.rule_sets),
-            rules: Array::new("RULES", sizes.rules, used.rules),
-            ports: Array::new("PORTS", sizes.ports, used.ports),
-            vectors: Array::new("VECTORS", sizes.vectors, used.vectors),
-            vectors_at: used.vectors_at,
+            room,
             peers: BTreeMap::new(),
             numbers: kept,
-            kept: stays,
             new_vectors: Vec::new(),
             new_ports: Vec::new(),
             new_rules: Vec::new(),
@@ -185,7 +202,7 @@ impl<'a> Placer<'a> {
                 let number =
                     self.claim(&base, &rules, &peers).unwrap_or_else(|| self.build(set, &rules, next));
                 for (identity, vector) in &peers {
-                    let vector = self.vector(vector.clone());
+                    let vector = self.vector(vector);
                     self.peers.insert(PeerKey { rule_set: number, identity: *identity }, vector);
                 }
                 self.placed.entry(base).or_default().push((rules, peers, number));
@@ -215,52 +232,58 @@ impl<'a> Placer<'a> {
             });
             same_peers && run(&image.rules, live.rules, rules.len() as u32) == rules
         })?;
-        Some(candidates.remove(position))
+        let number = candidates.remove(position);
+        self.claimed.push(number);
+        Some(number)
     }
 
     fn build(&mut self, set: &datapath::RuleSet, rules: &[Rule], next: u32) -> u32 {
         let words = words_of(set);
         let mut value = RuleSet {
             words,
-            default_peers: self.vector(padded(&set.default_peers, words)),
-            rules: self.rules.take(rules.len() as u32),
+            default_peers: self.vector(&padded(&set.default_peers, words)),
+            rules: self.room.rules.take(rules.len() as u32),
             next,
             ..RuleSet::default()
         };
         self.new_rules.extend((value.rules..).zip(rules.iter().copied()));
         for (table, intervals) in value.ports.iter_mut().zip(&set.ports) {
             let len = intervals.len() as u32;
-            *table = PortTable { offset: self.ports.take(len), len };
+            *table = PortTable { offset: self.room.ports.take(len), len };
             for (index, (start, bits)) in (table.offset..).zip(intervals) {
-                let vector = self.vector(padded(bits, words));
+                let vector = self.vector(&padded(bits, words));
                 self.new_ports.push((index, PortInterval { start: u32::from(*start), vector }));
             }
         }
-        let number = self.rule_sets.take(1);
+        let number = self.room.rule_sets.take(1);
         self.new_rule_sets.push((number, value));
         number
     }
 
     /// Where a vector stands, old or new.
-    fn vector(&mut self, words: Vec<u64>) -> u32 {
-        if let Some(index) = self.vectors_at.get(&words) {
-            return *index;
-        }
-        let index = self.vectors.take(words.len() as u32);
-        self.new_vectors.extend((index..).zip(words.iter().copied()));
-        self.vectors_at.insert(words, index);
-        index
+    fn vector(&mut self, vector: &[u64]) -> u32 {
+        self.room.name(vector, &mut self.new_vectors)
     }
 
-    fn finish(self, sizes: &Sizes) -> Result<Placed, TooLarge> {
-        for array in [&self.rule_sets, &self.rules, &self.ports, &self.vectors] {
+    fn finish(mut self, sizes: &Sizes) -> Result<Placed, TooLarge> {
+        for array in [&self.room.rule_sets, &self.room.rules, &self.room.ports, &self.room.vectors] {
             array.check()?;
         }
         let live = &self.image.peers;
-        let is_stale = |key: &&PeerKey| !self.kept.contains(&key.rule_set) && !self.peers.contains_key(key);
-        let stale: Vec<_> = live.keys().filter(is_stale).copied().collect();
         let new = self.peers.keys().filter(|key| !live.contains_key(key)).count();
         check("PEERS", live.len() + new, sizes.peers)?;
+        // After all that may be used again has been taken.
+        let gone: Vec<u32> = self.unclaimed.values().flatten().copied().collect();
+        for number in &self.claimed {
+            self.room.release_peers(self.image, *number);
+        }
+        for number in &gone {
+            self.room.release(self.image, *number);
+        }
+        let former = self.claimed.iter().chain(&gone).flat_map(|number| {
+            self.image.peers_of(*number).map(|(identity, _)| PeerKey { rule_set: *number, identity })
+        });
+        let stale: BTreeSet<_> = former.filter(|key| !self.peers.contains_key(key)).collect();
         let added = self.peers.into_iter().filter(|(key, vector)| live.get(key) != Some(vector)).collect();
         let writes = vec![
             Write::Vectors(self.new_vectors),
@@ -269,62 +292,8 @@ impl<'a> Placer<'a> {
             Write::RuleSets(self.new_rule_sets),
             Write::Peers(Change::Put(added)),
         ];
-        Ok(Placed { numbers: self.numbers, writes, stale })
+        let [_, identities] = self.identities;
+        let known = Known { numbers: self.numbers, identities, room: self.room };
+        Ok(Placed { known, writes, stale: stale.into_iter().collect() })
     }
-}
-
-fn base_of(set: &datapath::RuleSet, rules: &[Rule], next: u32) -> Base {
-    let words = words_of(set);
-    let ports = std::array::from_fn(|protocol| {
-        set.ports[protocol].iter().map(|(start, bits)| (u32::from(*start), padded(bits, words))).collect()
-    });
-    (words, rules[0].id, padded(&set.default_peers, words), ports, next)
-}
-
-fn base_of_live(image: &Image, set: &RuleSet) -> Base {
-    let ports = set.ports.map(|table| {
-        let intervals = run(&image.ports, table.offset, table.len).iter();
-        intervals
-            .map(|interval| (interval.start, image.vector(interval.vector, set.words).to_vec()))
-            .collect()
-    });
-    let first = image.rules.get(set.rules as usize).map_or(0, |rule| rule.id);
-    (set.words, first, image.vector(set.default_peers, set.words).to_vec(), ports, set.next)
-}
-
-/// Words of a rule set's vectors; never 0, which would mean a free element.
-fn words_of(set: &datapath::RuleSet) -> u32 {
-    set.rules.len().div_ceil(64).max(1) as u32
-}
-
-fn padded(bits: &Bits, words: u32) -> Vec<u64> {
-    let mut vector = bits.0.clone();
-    vector.resize(words as usize, 0);
-    vector
-}
-
-/// The rules as they stand in `RULES`; one that never decides where there are none.
-fn encode_rules(set: &datapath::RuleSet, origins: &SharedMap<RuleId, RuleOrigin>) -> Vec<Rule> {
-    let mut rules: Vec<_> = set
-        .rules
-        .iter()
-        .map(|rule| {
-            let action = match rule.action {
-                Action::Accept => action::ALLOW,
-                Action::Deny if isolates(origins.get(&rule.id)) => action::ISOLATED,
-                Action::Deny => action::DENY,
-                Action::Pass => action::PASS,
-            };
-            Rule { action, next: rule.next, id: rule.id, reserved: 0 }
-        })
-        .collect();
-    if rules.is_empty() {
-        rules.push(Rule { action: action::DENY, ..Rule::default() });
-    }
-    rules
-}
-
-/// Whether a rule stands for "no rule allows it".
-fn isolates(origin: Option<&RuleOrigin>) -> bool {
-    matches!(origin, Some(RuleOrigin::Isolation { .. }))
 }

@@ -11,9 +11,10 @@ use proptest::{
     sample::{Index, select},
 };
 use weir::{
-    cluster::{Cluster, Protocol, Tier},
+    cluster::{Built, Cluster, Objects, Protocol, Tier},
     compile::{Compiler, Numbers, Unhealthy, compile},
     datapath::{Connection, Datapath, Judgement, Network},
+    manifest,
     shared_map::SharedMap,
 };
 use weir_common::policy::{IDENTITY_WORLD, Protocol as Judged};
@@ -145,7 +146,10 @@ proptest! {
             compiler.settle(&in_force);
 
             let anew = compile(&cluster, "n1", &mut compiler.numbers().clone()).unwrap();
-            prop_assert_eq!(datapath, anew);
+            prop_assert_eq!(&datapath, &anew);
+            let mut used = compiler.numbers().clone();
+            used.retain(&datapath);
+            prop_assert_eq!(format!("{:?}", compiler.numbers()), format!("{used:?}"), "a number is not free");
         }
     }
 
@@ -174,4 +178,49 @@ proptest! {
             prop_assert!(second.identities.values().any(|kept| kept == identity), "{} is gone", identity);
         }
     }
+}
+
+/// Two pods in two namespaces, each on a node of its own.
+const TWO_NODES: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: here, namespace: a}
+spec: {nodeName: n1, containers: [{name: c}]}
+status: {podIP: 10.0.1.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: there, namespace: b}
+spec: {nodeName: n2, containers: [{name: c}]}
+status: {podIP: 10.0.2.1}
+";
+
+fn policy(namespace: &str, port: u16) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {{name: one, namespace: {namespace}}}\n\
+         spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}\n"
+    )
+}
+
+#[test]
+fn a_policy_of_other_nodes_pods_changes_nothing_here() {
+    let read = |text: &str| {
+        let mut objects = Objects::default();
+        objects.insert_all(manifest::from_text("cluster.yaml", text).unwrap());
+        objects
+    };
+    let mut objects = read(&(TWO_NODES.to_owned() + &policy("a", 80) + &policy("b", 80)));
+    let built = Built::new(&objects).unwrap();
+    let mut here = Compiler::new("n1");
+    let mut there = Compiler::new("n2");
+    let before = [&mut here, &mut there].map(|node| node.compile(&built.cluster, &Unhealthy::new()).unwrap());
+
+    objects.insert_all(manifest::from_text("change.yaml", &policy("b", 81)).unwrap());
+    let built = built.changed(&objects).unwrap();
+    let after = [&mut here, &mut there].map(|node| node.compile(&built.cluster, &Unhealthy::new()).unwrap());
+    let is_same = |node: usize| after[node].rule_sets.is_same(&before[node].rule_sets);
+    assert_eq!([is_same(0), is_same(1)], [true, false]);
+    assert!(after[0].endpoints.is_same(&before[0].endpoints));
+    assert!(after[0].rules.is_same(&before[0].rules));
 }

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     datapath::{Datapath, Frontend, Service},
-    plan::{CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy},
+    plan::{
+        CommitError, Desired, Image, Interface, Layout, Plan, Sizes, Step, Write, commit, policy, room::Room,
+    },
 };
 
 /// A datapath to bring about.
@@ -114,6 +116,12 @@ fn settle(layout: &mut Layout, image: Image, goal: &Goal) -> Image {
     let members = members
         .flat_map(|service| service.members.iter().map(|(backend, bits)| ((service.id, *backend), *bits)));
     assert_eq!(image.members, members.collect());
+    let known = &layout.known.as_ref().unwrap().policy;
+    assert_eq!(
+        known.room(),
+        &Room::beside(&image, &Sizes::default()),
+        "what is free is not what is not used"
+    );
     assert!(goal.plan(layout).is_empty(), "a second commit of the same has something to do");
     image
 }

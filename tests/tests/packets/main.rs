@@ -22,6 +22,7 @@ mod ipv4;
 mod lengths;
 mod masquerade;
 mod neighbours;
+mod path_mtu;
 mod policy;
 mod processors;
 mod reject;
@@ -29,6 +30,7 @@ mod reset;
 mod rings;
 mod semantics;
 mod services;
+mod tags;
 mod too_big;
 mod waiting;
 

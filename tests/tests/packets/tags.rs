@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
     thread,
+    time::Duration,
 };
 
 use weir::kernel::Program;
@@ -21,6 +22,8 @@ use super::processors::{Direction, REDIRECT, SHOT, cluster, directions, next, pa
 
 /// Bits of a tag that come from the hash.
 const TAG_HASH: u64 = !(TAG_WAY | TAG_VERSION);
+/// Threads that do nothing but wake up.
+const SLEEPERS: usize = 4;
 
 #[test]
 fn a_packet_follows_no_entry_that_is_written_while_it_looks() {
@@ -42,7 +45,7 @@ fn a_packet_follows_no_entry_that_is_written_while_it_looks() {
             while_another(
                 |stop| place.keep_writing(&ways, stop),
                 || {
-                    for _ in 0..packets() / 10 {
+                    for _ in 0..packets() / 4 {
                         match place.send(node) {
                             None => missed += 1,
                             Some(frame) if frame == this => by_this += 1,
@@ -103,7 +106,8 @@ fn no_reader_sees_half_an_entry_that_a_program_writes() {
     });
 }
 
-/// Does one thing on one processor until another is done on another.
+/// Does one thing on one processor until another is done on another, where timers interrupt it all the time: between
+/// two of its loads the other processor then does very much.
 fn while_another(background: impl FnOnce(&AtomicBool) + Send, test: impl FnOnce() + Send) {
     let (processors, stop) = (processors(), AtomicBool::new(false));
     let (first, last) = (processors[0], processors[processors.len() - 1]);
@@ -112,6 +116,14 @@ fn while_another(background: impl FnOnce(&AtomicBool) + Send, test: impl FnOnce(
             stay_on(last);
             background(&stop);
         });
+        for _ in 0..SLEEPERS {
+            scope.spawn(|| {
+                stay_on(first);
+                while !stop.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_nanos(1));
+                }
+            });
+        }
         let test = scope.spawn(|| {
             stay_on(first);
             test();
@@ -172,7 +184,11 @@ impl<'a> Place<'a> {
     /// As a program does it: takes the way, writes the entry, publishes its tag.
     fn write(&self, (tag, words): &Written, changes: u64) {
         self.tag.swap(BUSY | self.way, Ordering::SeqCst);
-        for (place, word) in self.entry.iter().zip(words) {
+        for (number, (place, word)) in self.entry.iter().zip(words).enumerate() {
+            // As long as an interrupt would take, with half of it written: most of the address and port, no MAC address.
+            if number == words.len() - 1 {
+                pause(changes);
+            }
             place.store(*word, Ordering::Release);
         }
         self.tag.swap(tag | changes * TAG_CHANGE & TAG_VERSION | self.way, Ordering::SeqCst);
@@ -184,9 +200,7 @@ impl<'a> Place<'a> {
             changes += 1;
             self.write(&ways[next(&mut state) as usize % ways.len()], changes);
             // Without a pause, a packet would never find it.
-            for _ in 0..next(&mut state) % 64 {
-                std::hint::spin_loop();
-            }
+            pause(next(&mut state));
         }
     }
 
@@ -199,6 +213,13 @@ impl<'a> Place<'a> {
             SHOT => None,
             verdict => panic!("the program returned {verdict}"),
         }
+    }
+}
+
+/// Up to about the time that a packet takes.
+fn pause(random: u64) {
+    for _ in 0..random % 64 {
+        std::hint::spin_loop();
     }
 }
 

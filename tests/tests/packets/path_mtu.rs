@@ -5,7 +5,7 @@ use weir_tests::packets::{Ends, Lab, Verdict, in_lab, l4_offset, read_tuple, wro
 
 use super::{
     ACK, CLIENT, CLUSTER, FAMILIES, Family, OTHER, SYN, V4, dropped,
-    edge::{SERVICE, families, on_edge, tunnelled, unwrap},
+    edge::{SERVICE, families, on_edge, tunnels::tunnelled, unwrap},
     exposed::{self, AWAY, KEPT, NEAR},
     handed_over, through_stack,
 };

@@ -16,9 +16,13 @@ use weir_common::{
     addr::{Addr, Be16, V4, V6},
     flow::{BUSY, FlowEntry, FlowKey, TAG_CHANGE, TAG_USED, TAG_VERSION, TAG_WAY, Tuple, WAYS, tag_of},
 };
-use weir_tests::packets::{Ends, Lab, Node, in_lab_of, read_tuple};
+use weir_tests::packets::{
+    Ends, Lab, Node,
+    action::{REDIRECT, SHOT},
+    in_lab_of, read_tuple,
+};
 
-use super::processors::{Direction, REDIRECT, SHOT, cluster, directions, next, packets, processors, stay_on};
+use super::processors::{Direction, cluster, directions, next, packets, processors, stay_on};
 
 /// Bits of a tag that come from the hash.
 const TAG_HASH: u64 = !(TAG_WAY | TAG_VERSION);

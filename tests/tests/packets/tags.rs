@@ -195,7 +195,7 @@ impl<'a> Place<'a> {
             }
             place.store(*word, Ordering::Release);
         }
-        self.tag.swap(tag | changes * TAG_CHANGE & TAG_VERSION | self.way, Ordering::SeqCst);
+        self.tag.swap(tag | ((changes * TAG_CHANGE) & TAG_VERSION) | self.way, Ordering::SeqCst);
     }
 
     fn keep_writing(&self, ways: &[Written], stop: &AtomicBool) {

@@ -4,10 +4,11 @@
 
 use weir_common::{
     addr::Addr,
-    flow::{Tuple, flags, state},
+    flow::{FlowKey, Tuple, flags, state},
     header::protocol,
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR, Protocol, RULE_OWN_NODE, RULE_SELF},
     reason::{Hook, Reason},
+    service::FrontendKey,
     state::{State, inside},
 };
 
@@ -235,19 +236,22 @@ pub fn check_ends<F: Family>(ctx: &Ctx, hook: u32, work: &Work<F::Addr>) -> u32 
     if hook == Hook::ToPod as u32 && !is_behind::<F>(dst, ctx.ifindex()) {
         return Reason::UnknownEndpoint as u32;
     }
-    if path.flags & flags::FROM_NODE == 0 && !is_outside::<F>(ctx, src) {
+    if path.flags & flags::FROM_NODE == 0 && !is_outside::<F>(ctx, &packet.key) {
         return Reason::InvalidSource as u32;
     }
     GO_ON
 }
 
-/// A packet that comes from elsewhere has no address of this node, nor of a pod of it, nor of a service.
+/// A packet that comes from elsewhere has no address of this node, nor of a pod of it, nor of a service. Of a
+/// service's external address that is the port, too: a router that has the address may hide clients behind it.
 #[inline(always)]
-fn is_outside<F: Family>(ctx: &Ctx, src: &F::Addr) -> bool {
+fn is_outside<F: Family>(ctx: &Ctx, key: &FlowKey<F::Addr>) -> bool {
+    let src = &key.src;
     let is_local = F::endpoint(src).is_some_and(|pod| pod.ifindex != ctx.ingress_ifindex());
     let is_node = F::inside(src) & inside::OWN != 0;
     let is_service = matches!(F::identity(src).slots[0], IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
-    !src.is_martian() && !is_node && !is_local && !is_service
+    let front = FrontendKey { addr: *src, port: key.sport, protocol: key.protocol as u16 };
+    !src.is_martian() && !is_node && !is_local && !is_service && F::frontend(front).is_none()
 }
 
 /// What policy judges by, for an IP protocol number.

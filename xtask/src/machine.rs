@@ -47,7 +47,8 @@ pub(crate) fn prepare() -> Result<()> {
     }
     mount_bpffs(Path::new(BPFFS))?;
     need("ip", &["-V"], "iproute2")?;
-    need("ethtool", &["--version"], "ethtool")
+    need("ethtool", &["--version"], "ethtool")?;
+    need("nft", &["--version"], "nftables")
 }
 
 /// A command that runs as root: as we are, or through a sudo that asks no password.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
@@ -215,6 +215,13 @@ impl Connection {
     /// Says something and waits for the echo.
     pub fn is_alive(&mut self) -> bool {
         self.answers_within(SEGMENT)
+    }
+
+    /// Says something; how it ends where no echo comes.
+    pub fn says(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(SEGMENT))?;
+        self.stream.write_all(b"ping")?;
+        self.stream.read_exact(&mut [0; 4])
     }
 
     /// Says much at once, and waits for all of the echo.

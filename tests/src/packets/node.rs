@@ -19,7 +19,7 @@ use weir::{
         Kernel, Options, Program, XdpMode, detach_all,
         map::Map,
         pins::Pins,
-        sys::{MapFd, Outcome, Packet, object_get, test_run, test_run_xdp},
+        sys::{MapFd, Outcome, Packet, Shared, object_get, test_run, test_run_xdp},
     },
     plan::{PerFamily, Sizes},
 };
@@ -136,6 +136,11 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// An array in memory, to be written as another processor would.
+    pub fn share(&self, map: &str) -> anyhow::Result<Shared> {
+        Ok(MapFd::new(object_get(&Pins::new(&self.pins).map(map))?)?.share()?)
     }
 
     /// Empties the flow tables, and those of fragments.

@@ -2,7 +2,7 @@
 
 use weir::kernel::{Program, sys::Packet};
 use weir_common::{flow::state, reason::Reason};
-use weir_tests::packets::{At, Ends, Lab, in_lab_of};
+use weir_tests::packets::{At, Ends, Lab, in_lab_of, read_tuple};
 
 use super::{
     ACK, CLIENT, CLUSTER, FAMILIES, Family, OTHER, SERVER, SYN, V4, dropped, handed_over, on_node,
@@ -78,6 +78,41 @@ fn a_full_table_refuses_no_new_flow() {
         }
         for _ in 0..50 {
             connect(lab, V4);
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_answered_flows_breaks_no_flow_of_another() {
+    in_lab_of(SETS, "n1", CLUSTER, |lab| {
+        let pairs = FAMILIES.iter().flat_map(|family| [family.server, family.web].map(|to| (family, to)));
+        let held: Vec<_> = pairs
+            .map(|(family, to)| {
+                let ask = Ends::new(family.client, to, if to == family.web { 80 } else { 8080 });
+                let there = read_tuple(&handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "there"));
+                let back = handed_over(lab.send(SERVER, &there.back().tcp(SYN | ACK)), "back");
+                handed_over(lab.send(CLIENT, &ask.tcp(ACK)), "established");
+                (ask, there, read_tuple(&back))
+            })
+            .collect();
+        let node = lab.node();
+        let [pod, uplink] =
+            [lab.pod(OTHER).ifindex, lab.uplink()].map(|ifindex| At { ifindex, ingress: ifindex });
+        let run = |program, at, frame: &[u8]| node.run(program, at, frame).expect("the program runs");
+        for (family, sport) in FAMILIES.iter().flat_map(|family| (0..FLOOD).map(move |sport| (family, sport)))
+        {
+            // The sender has a friend outside, and so as many established flows as it likes.
+            let flood = Ends { sport, ..Ends::new(family.other, family.remote, 80) };
+            run(Program::FromPod, pod, &flood.udp(b"q"));
+            run(Program::FromUplink, uplink, &flood.back().udp(b"a"));
+        }
+        assert!(held.iter().any(|(ask, ..)| established(lab, ask) == 0), "the flood takes places");
+        lab.counted();
+        for (ask, there, back) in held {
+            let again = handed_over(lab.send(CLIENT, &ask.tcp(ACK)), "it goes on");
+            assert_eq!(read_tuple(&again), there, "where it went");
+            let again = handed_over(lab.send(SERVER, &there.back().tcp(ACK)), "and is answered");
+            assert_eq!(read_tuple(&again), back);
         }
     });
 }

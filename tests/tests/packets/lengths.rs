@@ -1,9 +1,9 @@
 //! Packets cut short at every length, and transport lengths that lie (attack test 11).
 
 use weir_common::{header::protocol, reason::Reason};
-use weir_tests::packets::{Ends, ip, ip_chain_v6, ip_options_v4, l4_offset, set_ip_len};
+use weir_tests::packets::{Ends, ip, ip_chain_v6, ip_options_v4, l4_offset, mend_v4, read_tuple, set_ip_len};
 
-use super::{CLIENT, FAMILIES, Family, SYN, V4, V6, dropped, handed_over, on_node};
+use super::{ACK, CLIENT, FAMILIES, Family, OTHER, SYN, V4, V6, dropped, handed_over, on_node};
 
 /// The kernel runs no program on less than an IP header of the family that the frame is said to be of.
 fn shortest(frame: &[u8]) -> usize {
@@ -164,6 +164,80 @@ fn every_prefix_of_every_packet_is_judged_without_harm() {
                 let passed = lab.arrive(&from_outside[..len]).expect("the uplink passes it on");
                 assert_eq!((passed.is_redirected, &passed.frame[..]), (false, &from_outside[..len]));
             }
+        }
+    });
+}
+
+/// A packet that a pod leaves to the kernel to cut into segments: a raw socket takes any headers for one.
+fn to_be_cut(ends: &Ends, number: u8, data: usize) -> Vec<u8> {
+    let segment = match number {
+        protocol::TCP => ends.tcp_segment(ACK, &[], &vec![7; data]),
+        _ => ends.udp_segment(&vec![7; data]),
+    };
+    ip(ends.src, ends.dst, number, &segment)
+}
+
+#[test]
+fn a_packet_to_be_cut_into_segments_is_judged_like_any_other() {
+    on_node(|lab| {
+        for (family, (number, port)) in FAMILIES
+            .into_iter()
+            .flat_map(|family| [(family, (protocol::TCP, 80)), (family, (protocol::UDP, 53))])
+        {
+            // Segments of a byte, as usual, of all there is, and longer than the packet and than any packet.
+            for segment in [1, 536, 1448, 2800, 2801, 65535] {
+                for (server, target) in
+                    [(family.server, port), (family.web, if port == 80 { 8080 } else { 5353 })]
+                {
+                    let allowed = Ends::new(family.client, server, port);
+                    let sent = lab.send_merged(CLIENT, segment, &to_be_cut(&allowed, number, 2800));
+                    let there = Ends { dst: family.server.parse().unwrap(), dport: target, ..allowed };
+                    assert_eq!(read_tuple(&handed_over(sent, "to the server")), there);
+                    let denied = Ends::new(family.other, server, port);
+                    let verdict = lab.send_merged(OTHER, segment, &to_be_cut(&denied, number, 2800));
+                    dropped(verdict, Reason::PolicyDenied, "from another");
+                    let forged = lab.send_merged(OTHER, segment, &to_be_cut(&allowed.again(), number, 2800));
+                    dropped(forged, Reason::InvalidSource, "under the client's address");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_packet_to_be_cut_into_segments_has_the_length_that_it_says() {
+    on_node(|lab| {
+        for (family, (number, port)) in FAMILIES
+            .into_iter()
+            .flat_map(|family| [(family, (protocol::TCP, 80)), (family, (protocol::UDP, 53))])
+        {
+            let frame = to_be_cut(&Ends::new(family.client, family.server, port), number, 2800);
+            let send = |frame: &[u8]| lab.send_merged(CLIENT, 1400, frame);
+            let (l4, header) = (l4_offset(&frame), if number == protocol::TCP { 20 } else { 8 });
+            // More than there is: as much as its segments would have in the end, or all that the field can say.
+            let (at, before) = if family.client == V4.client { (16, l4 - 14) } else { (18, 0) };
+            let in_field = |length: usize| {
+                let mut frame = frame.clone();
+                frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+                if before != 0 {
+                    mend_v4(&mut frame);
+                }
+                frame
+            };
+            let says = |payload: usize| in_field(before + payload);
+            let whole = frame.len() - l4;
+            for payload in [whole + 1, whole + header, 2 * whole, 65535 - before] {
+                dropped(send(&says(payload)), Reason::InvalidPacket, &format!("{payload} of {whole} bytes"));
+            }
+            // Less than a transport header.
+            for payload in [1, header - 1] {
+                dropped(send(&says(payload)), Reason::InvalidPacket, &format!("{payload} bytes"));
+            }
+            // Of one that says nothing the kernel takes all for the packet, and so it is judged.
+            handed_over(send(&in_field(0)), "more than 64 KiB have no length");
+            dropped(lab.send(CLIENT, &in_field(0)), Reason::InvalidPacket, "others have one");
+            // The length of UDP is for the kernel to write, into each segment.
+            handed_over(send(&frame), "the truth");
         }
     });
 }

@@ -23,6 +23,7 @@ mod lengths;
 mod manifests;
 mod masquerade;
 mod neighbours;
+mod path_mtu;
 mod policy;
 mod processors;
 mod reject;
@@ -30,6 +31,7 @@ mod reset;
 mod rings;
 mod semantics;
 mod services;
+mod tags;
 mod too_big;
 mod waiting;
 

@@ -36,10 +36,10 @@ const SERVICES: u8 = 48;
 const TARGETS: u16 = 8000;
 
 /// A direction of a flow: a frame, where it is sent, and what must come of it.
-struct Direction {
-    at: At,
-    frame: Vec<u8>,
-    becomes: Vec<u8>,
+pub(super) struct Direction {
+    pub(super) at: At,
+    pub(super) frame: Vec<u8>,
+    pub(super) becomes: Vec<u8>,
     /// Whether it is dropped where the flow is not known.
     is_answer: bool,
 }
@@ -47,7 +47,7 @@ struct Direction {
 #[test]
 fn no_packet_is_sent_by_a_torn_entry_or_by_that_of_another_flow() {
     in_lab_of(SETS, "n1", &cluster(), |lab| {
-        let packets = env::var("WEIR_STRESS_PACKETS").map_or(PACKETS, |text| text.parse().unwrap());
+        let packets = packets();
         let (directions, node) = (directions(lab), lab.node());
         let processors = processors();
         let [answered, unknown, refused] = [const { AtomicU64::new(0) }; 3];
@@ -89,6 +89,11 @@ fn no_packet_is_sent_by_a_torn_entry_or_by_that_of_another_flow() {
     });
 }
 
+/// Packets of one run.
+pub(super) fn packets() -> u64 {
+    env::var("WEIR_STRESS_PACKETS").map_or(PACKETS, |text| text.parse().unwrap())
+}
+
 /// Sends a packet; whether it passed. What passes is right in every byte.
 fn send(node: &Node, direction: &Direction) -> bool {
     let Direction { at, frame, becomes, .. } = direction;
@@ -112,7 +117,7 @@ fn drops(node: &Node) -> Vec<(Reason, u64)> {
     drops.filter(|(_, packets)| *packets != 0).collect()
 }
 
-fn directions(lab: &Lab) -> Vec<Direction> {
+pub(super) fn directions(lab: &Lab) -> Vec<Direction> {
     let (client, server) = (lab.pod("t/client"), lab.pod("t/server"));
     let of_service = |number: u8| {
         [4, 6].map(|family| {
@@ -154,7 +159,7 @@ pub fn stay_on(processor: usize) {
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }
 
-const fn next(state: &mut u64) -> u64 {
+pub(super) const fn next(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
@@ -171,7 +176,7 @@ fn service(family: u8, number: u8) -> IpAddr {
 }
 
 /// Nobody opens a flow to the client: an answer passes by the entry of its flow, or not at all.
-fn cluster() -> String {
+pub(super) fn cluster() -> String {
     let mut text = String::from(
         "\
 apiVersion: v1

@@ -1,10 +1,14 @@
 //! Rejects: what a client is told, byte by byte, and whom nothing is told (attack tests 20, 22).
 
+use weir::kernel::Program;
 use weir_common::{event::kind, header::protocol, reason::Reason};
-use weir_tests::packets::{Answered, Ends, Lab, fragment_v4, fragment_v6, ip, read_tuple, wrong_answer};
+use weir_tests::packets::{
+    Answered, At, Ends, Lab, action::REDIRECT, fragment_v4, fragment_v6, in_lab, ip, read_tuple, wrong_answer,
+};
 
 use super::{
-    ACK, CLIENT, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over, manifests, on_node, through_stack,
+    ACK, CLIENT, CLUSTER, FAMILIES, Family, SYN, V4, dropped, exposed, handed_over, manifests, on_node,
+    through_stack,
 };
 
 impl Family {
@@ -195,5 +199,33 @@ fn an_event_says_that_the_client_was_told() {
             (kind::DROP, Reason::ServiceNotLocal as u8, silent.len() as u32),
         ];
         assert_eq!(seen, expected);
+    });
+}
+
+/// A program run on a frame again and again, without a look at the counters between, to be faster than the limit.
+/// How often it is answered before it is not.
+fn answers(lab: &Lab, program: Program, ifindex: u32, frame: &[u8], times: usize) -> usize {
+    let at = At { ifindex, ingress: ifindex };
+    let verdicts = (0..times).map(|_| lab.node().run(program, at, frame).expect("the program runs").verdict);
+    verdicts.take_while(|verdict| *verdict == REDIRECT).count()
+}
+
+#[test]
+fn the_outside_is_told_only_so_often_and_pods_always() {
+    in_lab("n1", &exposed::cluster(), |lab| {
+        for family in FAMILIES {
+            let (address, port) = exposed::EMPTY.node_port(family);
+            let from = |client| Ends::new(client, &address, port).tcp(SYN);
+            let told = answers(lab, Program::FromUplink, lab.uplink(), &from(family.outside), 50_000);
+            assert!((1000..50_000).contains(&told), "{told} answers");
+            // The limit is of answers, and of nothing else.
+            lab.counted();
+            let (address, port) = exposed::NEAR.node_port(family);
+            let legal = Ends::new(family.outside, &address, port);
+            handed_over(lab.arrive(&legal.tcp(SYN)), "a service that has an endpoint");
+            let told = answers(lab, Program::FromPod, lab.pod(CLIENT).ifindex, &from(family.client), 5000);
+            assert_eq!(told, 5000, "answers to a pod");
+            lab.counted();
+        }
     });
 }

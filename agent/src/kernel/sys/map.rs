@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use super::{Mapped, bpf, object_info, possible_cpus};
+use super::{Mapped, Shared, bpf, object_info, possible_cpus};
 
 /// Map types of `enum bpf_map_type` that are told apart here.
 pub mod map_type {
@@ -275,9 +275,23 @@ impl MapFd {
     /// # Errors
     /// When the kernel refuses it.
     pub fn map(&self) -> io::Result<Mapped> {
-        let stride = self.info.value_size.next_multiple_of(8) as usize;
-        let len = stride * self.info.max_entries as usize;
+        let (len, stride) = self.extent();
         Mapped::new(self.fd.as_fd(), len, stride)
+    }
+
+    /// Maps an array that was created with [`MMAPABLE`], to be written while programs run.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn share(&self) -> io::Result<Shared> {
+        let (len, stride) = self.extent();
+        Shared::new(self.fd.as_fd(), len, stride)
+    }
+
+    /// Bytes of all elements, and from one to the next.
+    fn extent(&self) -> (usize, usize) {
+        let stride = self.info.value_size.next_multiple_of(8) as usize;
+        (stride * self.info.max_entries as usize, stride)
     }
 }
 

@@ -4,6 +4,8 @@ use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
     ptr::NonNull,
+    slice,
+    sync::atomic::AtomicU64,
 };
 
 use weir_common::plain::Plain;
@@ -22,12 +24,15 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Maps `len` bytes of elements that are `stride` bytes apart.
+    /// Maps `len` bytes of elements that are `stride` bytes apart, to be read.
     pub(super) fn new(map: BorrowedFd<'_>, len: usize, stride: usize) -> io::Result<Self> {
+        Self::with_access(libc::PROT_READ, map, len, stride)
+    }
+
+    fn with_access(access: i32, map: BorrowedFd<'_>, len: usize, stride: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
-        };
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -57,5 +62,27 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: what `mmap` gave; nothing borrows from it.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.len) };
+    }
+}
+
+/// An array map in memory, to be written there while programs run: by tests, as another processor would.
+#[derive(Debug)]
+pub struct Shared(Mapped);
+
+impl Shared {
+    /// Maps `len` bytes of elements that are `stride` bytes apart, a multiple of eight.
+    pub(super) fn new(map: BorrowedFd<'_>, len: usize, stride: usize) -> io::Result<Self> {
+        Mapped::with_access(libc::PROT_READ | libc::PROT_WRITE, map, len, stride).map(Self)
+    }
+
+    /// The words of an element.
+    pub fn words(&self, index: usize) -> &[AtomicU64] {
+        let Mapped { address, stride, .. } = &self.0;
+        assert!(index < self.0.len() && stride.is_multiple_of(size_of::<u64>()));
+        // SAFETY: inside the mapping, which is writable and starts at a page; any bytes are a word, and what
+        // programs write meanwhile is what another thread would.
+        unsafe {
+            slice::from_raw_parts(address.as_ptr().add(index * stride).cast(), stride / size_of::<u64>())
+        }
     }
 }

@@ -66,16 +66,19 @@ impl Oracle {
             Hook::ToPod(ifindex) | Hook::NodeToPod(ifindex) if self.interface(dst) != Some(ifindex) => {
                 Err(Reason::UnknownEndpoint)
             }
-            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(src) => Err(Reason::InvalidSource),
+            Hook::ToPod(_) | Hook::FromUplink if !self.is_outside(packet) => Err(Reason::InvalidSource),
             Hook::FromPod(_) if self.interface(src) != Some(scope) => Err(Reason::InvalidSource),
             Hook::FromPod(_) if is_martian(dst) || dst == src => Err(Reason::InvalidDestination),
             _ => Ok(()),
         }
     }
 
-    /// Whether an address may be that of somebody elsewhere.
-    fn is_outside(&self, address: IpAddr) -> bool {
-        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+    /// Whether a packet may be of somebody elsewhere.
+    fn is_outside(&self, packet: &Packet) -> bool {
+        let address = packet.src;
+        let front = Frontend { address, port: packet.sport, protocol: packet.protocol };
+        let is_service = matches!(self.datapath.identity(address), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR)
+            || self.datapath.frontends.get(&front).is_some();
         !self.pods.contains_key(&address) && !self.is_own(address) && !is_martian(address) && !is_service
     }
 

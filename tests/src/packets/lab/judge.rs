@@ -84,9 +84,18 @@ impl Lab {
 
     /// What the kernel put together from TCP segments with so many bytes of data comes in by the uplink.
     pub fn arrive_merged(&self, segment: u32, frame: &[u8]) -> Verdict {
-        let at = At { ifindex: self.uplink, ingress: self.uplink };
-        let outcome = self.node.run_merged(Program::FromUplink, at, segment, frame);
-        self.verdict(Program::FromUplink, outcome.expect("the program runs")).expect("judged at once")
+        self.judge_merged(Program::FromUplink, self.uplink, segment, frame)
+    }
+
+    /// A pod sends a frame that is to be cut into segments with so many bytes of data.
+    pub fn send_merged(&self, pod: &str, segment: u32, frame: &[u8]) -> Verdict {
+        self.judge_merged(Program::FromPod, self.pod(pod).ifindex, segment, frame)
+    }
+
+    fn judge_merged(&self, program: Program, ifindex: u32, segment: u32, frame: &[u8]) -> Verdict {
+        let at = At { ifindex, ingress: ifindex };
+        let outcome = self.node.run_merged(program, at, segment, frame).expect("the program runs");
+        self.verdict(program, outcome).expect("judged at once")
     }
 
     /// The node itself sends a frame by the uplink.

@@ -2,7 +2,7 @@
 
 mod dsr;
 mod services;
-mod tunnels;
+pub(super) mod tunnels;
 
 use std::net::IpAddr;
 

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What the node n1 sends to the backend of the service.
-fn tunnelled(family: Family, from: &str, to: &str, inner: &[u8]) -> Vec<u8> {
+pub(in super::super) fn tunnelled(family: Family, from: &str, to: &str, inner: &[u8]) -> Vec<u8> {
     let number = if family.node.contains(':') { 41 } else { 4 };
     ip(from.parse().unwrap(), to.parse().unwrap(), number, &inner[14..])
 }
@@ -76,14 +76,64 @@ fn what_comes_out_of_a_tunnel_is_for_a_backend_of_its_service_or_dropped() {
                 "the pod itself",
             );
             dropped(by(family.node, &to(vip, 80).tcp(0)), Reason::InvalidTcpFlags, "no TCP");
-            for source in [family.client, family.remote, family.node] {
-                let inner = Ends::new(source, vip, 80).tcp(SYN);
-                dropped(by(family.node, &inner), Reason::InvalidSource, "a client of the cluster");
+            // A pod elsewhere and here, a node, a service of the cluster, and an address for services.
+            let inside = [family.client, family.remote, family.node, family.web, family.unallocated];
+            for source in inside {
+                for frame in [Ends::new(source, vip, 80).tcp(SYN), Ends::new(source, vip, 53).udp(b"q")] {
+                    dropped(by(family.node, &frame), Reason::InvalidSource, source);
+                }
             }
             handed_over(by(family.node, &legal), "the legal one");
             // What is no pod's is the node's own business.
             let own = tunnelled(family, family.node, family.unallocated, &legal);
             assert_eq!(through_stack(lab.arrive(&own), "another tunnel"), own);
+        }
+    });
+}
+
+/// What somebody sends in the name of services, and what the legal ones are: a port that is none of the service's
+/// may be a client's that the router hides behind the same address.
+fn in_the_name_of_services(family: Family, vip: &str) -> ([Vec<u8>; 4], [Vec<u8>; 2]) {
+    let (http, dns) =
+        (Ends { sport: 80, ..Ends::new(vip, vip, 80) }, Ends { sport: 53, ..Ends::new(vip, vip, 53) });
+    let of = |source| Ends::new(source, vip, 80).tcp(SYN);
+    let legal = [of(family.outside), Ends { sport: 50_080, ..http }.tcp(SYN)];
+    ([http.tcp(SYN), dns.udp(b"q"), of(family.web), of(family.unallocated)], legal)
+}
+
+#[test]
+fn services_send_nothing_to_one_another() {
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let (forged, legal) = in_the_name_of_services(family, vip);
+            for frame in forged {
+                dropped(lab.arrive(&frame), Reason::InvalidSource, "a service");
+            }
+            for frame in legal {
+                check_tunnel(family, &frame, &handed_over(lab.arrive(&frame), "a client"));
+            }
+        }
+    });
+}
+
+#[test]
+fn whom_the_edge_takes_for_a_client_the_backends_node_looks_at_again() {
+    let mut sent = [Vec::new(), Vec::new()];
+    on_edge(|lab| {
+        for (family, vip) in families() {
+            let (forged, legal) = in_the_name_of_services(family, vip);
+            sent[0].extend(forged.iter().filter_map(|frame| lab.meet_edge(frame)));
+            sent[1].extend(legal.iter().map(|frame| lab.meet_edge(frame).expect("a client")));
+        }
+    });
+    at_backend(|lab| {
+        let [forged, legal] = &sent;
+        assert!(!forged.is_empty(), "the edge does not look at the source");
+        for frame in forged {
+            dropped(lab.arrive(frame), Reason::InvalidSource, "a service");
+        }
+        for frame in legal {
+            handed_over(lab.arrive(frame), "a client");
         }
     });
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     enforcer::Enforcer,
-    engine::{Engine, Settings, StartError, first_state},
+    engine::{Beginning, Engine, Settings, StartError},
     event_log::EventLog,
     events,
     health::{Checker, Finding, HealthServers},
@@ -28,7 +28,7 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    kernel::{XdpMode, pins::of_node},
+    kernel::{XdpMode, pins::of_node, sys::give_back_free_memory},
     plan::Sizes,
     protocol::{Detach, Failure, FailureKind, Request, Response},
 };
@@ -96,13 +96,18 @@ pub fn default_pins(node: &str) -> PathBuf {
 pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
     // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
-    let first = first_state(&directory, &options.manifests)?;
+    let settings = Settings {
+        node: options.node.clone(),
+        manifests: options.manifests.clone(),
+        uplink: options.uplink.clone(),
+    };
+    let beginning = Beginning::find(&directory, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _context = runtime.enter();
     let mut inbox = Inbox::new(options)?;
     let mut sizes = Sizes::default().for_memory(kernel::memory());
-    if let Some(first) = &first {
-        sizes = first.room(sizes, &options.node)?;
+    if let Some(datapath) = beginning.datapath() {
+        sizes = sizes.with_room_for(datapath);
     }
     let kernel = kernel::open(options, sizes).map_err(|error| RunError::Refused(error.to_string()))?;
     if let Some(log) = kernel.log {
@@ -111,24 +116,21 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let (publish_names, names) = watch::channel(Arc::default());
     tokio::spawn(events::pump(kernel.events, names, Arc::clone(&inbox.events)));
 
-    let settings = Settings {
-        node: options.node.clone(),
-        manifests: options.manifests.clone(),
-        uplink: options.uplink.clone(),
-    };
     let mut engine = Engine::start(
         settings,
         directory,
         kernel.enforcer,
         Netlink::connect(runtime.handle())?,
         publish_names,
-        first,
+        beginning,
     )?;
     inbox.listen(&options.state)?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");
     }
     info!(node = options.node, socket = %options.state.join(crate::protocol::SOCKET).display(), "ready");
+    // Most of what it took to read all of the manifests.
+    give_back_free_memory();
     inbox.attend(&runtime, &mut engine)
 }
 
@@ -220,7 +222,10 @@ impl Inbox {
                     return Ok(());
                 }
                 // Refusals are logged and kept for `weir status` by the engine.
-                Message::Manifests => drop(engine.reload()),
+                Message::Manifests => {
+                    drop(engine.reload());
+                    give_back_free_memory();
+                }
                 Message::Interfaces => {
                     if let Err(failure) = engine.refresh() {
                         warn!("interfaces have changed, but cannot be enforced: {failure}");

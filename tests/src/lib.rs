@@ -3,4 +3,5 @@
 pub mod conformance;
 pub mod fuzz;
 pub mod live;
+mod packet_socket;
 pub mod packets;

@@ -30,6 +30,7 @@ pub(super) fn run(args: args::Agent) -> Result<u8, Error> {
             XdpMode::Generic => daemon::XdpMode::Generic,
             XdpMode::Off => daemon::XdpMode::Off,
         },
+        metrics: args.metrics,
         program_log: args.log_level >= LogLevel::Debug,
     };
     daemon::run(&options).map(|()| 0).map_err(|error| match error {

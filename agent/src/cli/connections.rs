@@ -2,13 +2,11 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use serde_json::{Value, json};
-
 use super::{
     Error,
     args::{self, ListOutput},
     client,
-    output::{Table, duration, json, yaml},
+    output::{Table, duration, json, list, yaml},
     print, warn,
 };
 use crate::protocol::{Connection, ConnectionFilter, Connections, Decider, Party, Request, Response};
@@ -59,8 +57,8 @@ pub(super) fn run(args: &args::Get) -> Result<u8, Error> {
         _ => merge(answers.into_iter().map(|(_, connections)| connections), &filter),
     };
     match args.output {
-        ListOutput::Json => print(&json(&list(&items)))?,
-        ListOutput::Yaml => print(&yaml(&list(&items)))?,
+        ListOutput::Json => print(&json(&list("ConnectionList", &items)))?,
+        ListOutput::Yaml => print(&yaml(&list("ConnectionList", &items)))?,
         _ if items.is_empty() => warn("no connections found"),
         output => print(&table(&items, nodes > 1, output == ListOutput::Wide).to_string())?,
     }
@@ -111,11 +109,6 @@ fn unite(into: &mut Connection, mut other: Connection) {
     into.judged &= other.judged;
     into.egress = into.egress.take().or(other.egress);
     into.ingress = into.ingress.take().or(other.ingress);
-}
-
-/// The stable form for programs: fields may be added under the same `apiVersion`, and none changes its meaning.
-fn list(connections: &[Connection]) -> Value {
-    json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "ConnectionList", "items": connections })
 }
 
 fn table(connections: &[Connection], several: bool, wide: bool) -> Table {

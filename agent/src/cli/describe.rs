@@ -2,14 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use super::{
-    Error,
-    args::{self, DescribeOutput},
-    client,
-    output::{Style, Table, escape, json},
-    print,
+    Error, args, client,
+    output::{Style, Table, escape},
+    report,
 };
 use crate::protocol::{BackendReport, Request, Response, ServiceReport, Slots};
 
@@ -24,44 +20,23 @@ pub(super) fn service(args: &args::DescribeService) -> Result<u8, Error> {
         Response::Service(report) => Ok(*report),
         other => Err(Error::unexpected(&other)),
     });
-    let reports = merge(answers.into_iter().map(|(_, report)| report));
-    match args.output {
-        DescribeOutput::Json => print(&json(&json!({
-            "apiVersion": "weir.dev/v1alpha1", "kind": "ServiceReportList", "items": reports
-        })))?,
-        DescribeOutput::Text => {
-            let texts: Vec<_> = reports.iter().map(|report| render(report, Style::stdout())).collect();
-            print(&texts.join("\n"))?;
-        }
-    }
+    let reports = report::merge(answers.into_iter().map(|(_, report)| report), without_own, add_own);
+    report::show("ServiceReportList", &reports, args.output, render)?;
     answered.map(|()| 0)
 }
 
-/// Nodes that handle the service alike are one report, with the connections of all of them.
-fn merge(reports: impl Iterator<Item = ServiceReport>) -> Vec<ServiceReport> {
-    let mut merged: Vec<ServiceReport> = Vec::new();
-    for report in reports {
-        match merged.iter_mut().find(|other| is_alike(other, &report)) {
-            Some(other) => {
-                other.nodes.extend(report.nodes);
-                for (into, from) in other.backends.iter_mut().zip(report.backends) {
-                    into.connections += from.connections;
-                }
-            }
-            None => merged.push(report),
-        }
-    }
-    merged
+fn without_own(report: &ServiceReport) -> ServiceReport {
+    let mut plain = report.clone();
+    plain.nodes.clear();
+    plain.backends.iter_mut().for_each(|backend| backend.connections = 0);
+    plain
 }
 
-fn is_alike(one: &ServiceReport, other: &ServiceReport) -> bool {
-    let plain = |report: &ServiceReport| {
-        let mut plain = report.clone();
-        plain.nodes.clear();
-        plain.backends.iter_mut().for_each(|backend| backend.connections = 0);
-        plain
-    };
-    plain(one) == plain(other)
+fn add_own(into: &mut ServiceReport, from: ServiceReport) {
+    into.nodes.extend(from.nodes);
+    for (into, from) in into.backends.iter_mut().zip(from.backends) {
+        into.connections += from.connections;
+    }
 }
 
 fn render(report: &ServiceReport, style: Style) -> String {

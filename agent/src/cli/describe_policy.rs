@@ -2,14 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use super::{
-    Error,
-    args::{self, DescribeOutput},
-    client, input,
-    output::{Style, count, escape, grouped, json},
-    print,
+    Error, args, client, input,
+    output::{Style, count, escape, grouped},
+    report,
 };
 use crate::{
     daemon::policy_report,
@@ -22,15 +18,7 @@ const NAMED: usize = 10;
 /// `weir describe policy`.
 pub(super) fn policy(args: &args::DescribePolicy) -> Result<u8, Error> {
     let (reports, answered) = if args.files.is_empty() { ask(args)? } else { (vec![offline(args)?], Ok(())) };
-    match args.output {
-        DescribeOutput::Json => print(&json(&json!({
-            "apiVersion": "weir.dev/v1alpha1", "kind": "PolicyReportList", "items": reports
-        })))?,
-        DescribeOutput::Text => {
-            let texts: Vec<_> = reports.iter().map(|report| render(report, Style::stdout())).collect();
-            print(&texts.join("\n"))?;
-        }
-    }
+    report::show("PolicyReportList", &reports, args.output, render)?;
     answered.map(|()| 0)
 }
 
@@ -42,7 +30,8 @@ fn ask(args: &args::DescribePolicy) -> Result<(Vec<PolicyReport>, Result<(), Err
         Response::Policy(report) => Ok(*report),
         other => Err(Error::unexpected(&other)),
     });
-    Ok((merge(answers.into_iter().map(|(_, report)| report)), answered))
+    let reports = report::merge(answers.into_iter().map(|(_, report)| report), without_own, add_own);
+    Ok((reports, answered))
 }
 
 fn offline(args: &args::DescribePolicy) -> Result<PolicyReport, Error> {
@@ -51,32 +40,21 @@ fn offline(args: &args::DescribePolicy) -> Result<PolicyReport, Error> {
         .ok_or_else(|| Error { status: 1, message: format!("{} is not there", args.name) })
 }
 
-/// Nodes that see one policy are one report, with what all of them have counted.
-fn merge(reports: impl Iterator<Item = PolicyReport>) -> Vec<PolicyReport> {
-    let mut merged: Vec<PolicyReport> = Vec::new();
-    for report in reports {
-        match merged.iter_mut().find(|other| plain(other) == plain(&report)) {
-            Some(other) => {
-                other.nodes.extend(report.nodes);
-                for (into, from) in other.rules.iter_mut().zip(report.rules) {
-                    into.counts = match (into.counts, from.counts) {
-                        (Some(one), Some(other)) => Some(one.plus(other)),
-                        (one, other) => one.or(other),
-                    };
-                }
-            }
-            None => merged.push(report),
-        }
-    }
-    merged
-}
-
-/// A report without what each node has for itself.
-fn plain(report: &PolicyReport) -> PolicyReport {
+fn without_own(report: &PolicyReport) -> PolicyReport {
     let mut plain = report.clone();
     plain.nodes.clear();
     plain.rules.iter_mut().for_each(|rule| rule.counts = None);
     plain
+}
+
+fn add_own(into: &mut PolicyReport, from: PolicyReport) {
+    into.nodes.extend(from.nodes);
+    for (into, from) in into.rules.iter_mut().zip(from.rules) {
+        into.counts = match (into.counts, from.counts) {
+            (Some(one), Some(other)) => Some(one.plus(other)),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 fn render(report: &PolicyReport, style: Style) -> String {

@@ -21,6 +21,7 @@ mod input;
 mod lint;
 mod observe;
 mod output;
+mod report;
 mod simulate;
 mod status;
 

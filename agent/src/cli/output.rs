@@ -6,6 +6,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// `text` with every character made visible that could steer a terminal or reorder what it shows: control
@@ -18,6 +19,12 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
 /// [`escape`], but lines stay lines.
 pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_unless(text, |c| c == '\n')
+}
+
+/// A list in the stable form for programs: fields may be added under the same `apiVersion`, and none changes its
+/// meaning.
+pub(super) fn list(kind: &str, items: &[impl Serialize]) -> Value {
+    serde_json::json!({ "apiVersion": "weir.dev/v1alpha1", "kind": kind, "items": items })
 }
 
 /// A value as JSON, with everything in it escaped that [`escape`] would make visible.

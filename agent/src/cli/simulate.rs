@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{
     Error,
-    args::{self, DescribeOutput},
+    args::{self, ReportOutput},
     client, input,
-    output::{Table, count, json},
+    output::{Table, count, json, list},
     print,
 };
 use crate::protocol::{Change, Request, Response, RingChange, Simulation};
@@ -30,16 +30,12 @@ pub(super) fn run(args: &args::Simulate) -> Result<u8, Error> {
         !simulation.rings.is_empty() || simulation.flows_moved + simulation.flows_cut > 0
     });
     match args.output {
-        DescribeOutput::Json => {
+        ReportOutput::Json => {
             let node =
                 |(node, simulation): &(String, Simulation)| json!({ "node": node, "simulation": simulation });
-            print(&json(&json!({
-                "apiVersion": "weir.dev/v1alpha1",
-                "kind": "SimulationList",
-                "items": simulations.iter().map(node).collect::<Vec<_>>(),
-            })))?;
+            print(&json(&list("SimulationList", &simulations.iter().map(node).collect::<Vec<_>>())))?;
         }
-        DescribeOutput::Text => print(&render(&simulations))?,
+        ReportOutput::Text => print(&render(&simulations))?,
     }
     Ok(u8::from(moves))
 }

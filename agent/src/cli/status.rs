@@ -2,14 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use super::{
-    Error,
-    args::{self, StatusOutput},
-    client,
-    output::{self, Style, Table, count, duration, escape, escape_lines, grouped},
-    print,
+    Error, args, client,
+    output::{Style, Table, count, duration, escape, escape_lines, grouped},
+    report,
 };
 use crate::{
     check::PolicyCheck,
@@ -24,15 +20,7 @@ pub(super) fn run(args: &args::Status) -> Result<u8, Error> {
         other => Err(Error::unexpected(&other)),
     });
     let statuses: Vec<Status> = statuses.into_iter().map(|(_, status)| status).collect();
-    let text = match args.output {
-        StatusOutput::Json => output::json(
-            &json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "StatusList", "items": statuses }),
-        ),
-        StatusOutput::Text => {
-            statuses.iter().map(|status| render(status, Style::stdout())).collect::<Vec<_>>().join("\n")
-        }
-    };
-    print(&text)?;
+    report::show("StatusList", &statuses, args.output, render)?;
     let well = statuses.iter().all(|status| status.problems.is_empty());
     answered.map(|()| u8::from(!well))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,7 +23,7 @@ use super::{
     events,
     health::{Checker, Finding, HealthServers},
     interfaces::Network,
-    kernel, manifests,
+    kernel, manifests, metrics,
     netlink::{self, Netlink},
     socket::{Command, Limits, Server},
     state::{Directory, StateError},
@@ -55,6 +56,8 @@ pub struct Options {
     pub attach_mode: AttachMode,
     /// How the edge is attached to the uplink.
     pub xdp_mode: XdpMode,
+    /// Where metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// Whether the programs write log lines of their own.
     pub program_log: bool,
 }
@@ -105,6 +108,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _context = runtime.enter();
     let mut inbox = Inbox::new(options)?;
+    let metrics = options.metrics.map(bind_metrics).transpose()?;
     let mut sizes = Sizes::default().for_memory(kernel::memory());
     if let Some(datapath) = beginning.datapath() {
         sizes = sizes.with_room_for(datapath);
@@ -125,6 +129,9 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         beginning,
     )?;
     inbox.listen(&options.state)?;
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::serve(listener, inbox.send_commands.clone()));
+    }
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "cannot tell the service manager that the agent is ready");
     }
@@ -132,6 +139,20 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     // Most of what it took to read all of the manifests.
     give_back_free_memory();
     inbox.attend(&runtime, &mut engine)
+}
+
+/// Early, so that an agent that cannot have its port refuses to start.
+fn bind_metrics(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    bound.map_err(|error| {
+        RunError::Refused(format!(
+            "cannot serve metrics at {address}: {error}; what was enforced before stays in force; choose another \
+             address with --metrics, or leave it out"
+        ))
+    })
 }
 
 /// Everything that an agent waits for.

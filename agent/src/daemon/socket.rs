@@ -115,7 +115,7 @@ impl Client {
                 }
                 Ok(request) => {
                     let (until_sent, delivered) = oneshot::channel();
-                    let answer = self.command(request, delivered).await;
+                    let answer = ask(&self.commands, request, delivered).await;
                     self.send(&mut writer, &answer).await?;
                     drop(until_sent);
                 }
@@ -149,15 +149,6 @@ impl Client {
         };
         self.send(writer, &Response::Failed(Failure::new(FailureKind::Usage, complaint))).await?;
         Ok(None)
-    }
-
-    async fn command(&self, request: Request, delivered: oneshot::Receiver<()>) -> Response {
-        let (answer, answered) = oneshot::channel();
-        let ending = || Response::Failed(Failure::new(FailureKind::NotFound, "the agent is ending"));
-        if self.commands.send(Command { request, answer, delivered }).await.is_err() {
-            return ending();
-        }
-        answered.await.unwrap_or_else(|_| ending())
     }
 
     /// Sends the last events that the client wants, and, if it follows, new ones until it goes away. One that cannot
@@ -199,6 +190,20 @@ impl Client {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer"))?
     }
+}
+
+/// The agent's answer to a request. `delivered` ends once the client has it, or is gone.
+pub(super) async fn ask(
+    commands: &mpsc::Sender<Command>,
+    request: Request,
+    delivered: oneshot::Receiver<()>,
+) -> Response {
+    let (answer, answered) = oneshot::channel();
+    let ending = || Response::Failed(Failure::new(FailureKind::NotFound, "the agent is ending"));
+    if commands.send(Command { request, answer, delivered }).await.is_err() {
+        return ending();
+    }
+    answered.await.unwrap_or_else(|_| ending())
 }
 
 /// Whether `user` may command an agent that runs as `agent`: root, and the agent's own user.

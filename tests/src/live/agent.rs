@@ -127,6 +127,14 @@ impl Agent {
         self.status()["revision"].as_u64().expect("a number")
     }
 
+    /// Packets that have gone on at a hook.
+    pub fn forwarded(&self, hook: &str) -> u64 {
+        let status = self.status();
+        let hooks = status["forwarded"].as_array().expect("a list");
+        let counter = hooks.iter().find(|counter| counter["hook"] == hook).expect("every hook");
+        counter["packets"].as_u64().expect("a number")
+    }
+
     /// What it says is wrong.
     pub fn problems(&self) -> Vec<String> {
         let problems = self.status()["problems"].clone();

@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod crowd;
+pub mod edge;
 pub mod kernel;
 pub mod manifests;
 pub mod traffic;

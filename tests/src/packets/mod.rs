@@ -3,6 +3,7 @@
 //! Nothing is sent. The programs run on a copy of the packet as if it were at their hook, in a network
 //! namespace that is made for the purpose.
 
+pub mod action;
 mod build;
 mod check;
 mod lab;
@@ -18,4 +19,4 @@ pub use check::{is_port_unreachable, read_tuple, wrong_answer, wrong_checksums, 
 pub use lab::{Answered, Lab, Passed, ROUTER_MAC, Verdict, in_lab, in_lab_of};
 pub use namespace::{in_namespace, ip as ip_command};
 pub use node::{At, Node, Programs, object};
-pub use tap::{Seen, Tap};
+pub use tap::Tap;

@@ -14,64 +14,32 @@ use serde_json::Value;
 use weir_tests::live::{
     Live,
     crowd::{Crowd, Host},
+    edge::{self, frontends},
     isolated, kernel,
     manifests::{self, pod},
-    netns, weir,
+    netns, network, weir,
 };
-use xtask::demo::{
-    network,
-    outside::{self, CLIENT, OUTSIDE},
-};
+use xtask::demo::outside::{CLIENT, OUTSIDE};
 
 const PORT: u16 = 7000;
-const VIPS: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 /// Bytes of a stream.
 const LENGTH: usize = 4 << 20;
 /// How long a stream may stand still.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn frontends() -> [SocketAddr; 2] {
-    VIPS.map(|vip| SocketAddr::new(vip.parse().unwrap(), 80))
-}
-
 /// A service with these backends (node and host number), a client outside, and a router that knows a way to the
 /// service by the first so many nodes.
 fn start(forwarding: &str, mode: &str, backends: &[(u8, u8)], edges: usize) -> Live {
-    let service = format!(
-        "---
-apiVersion: v1
-kind: Service
-metadata: {{name: edge, namespace: shop, annotations: {{weir.dev/forwarding: {forwarding}}}}}
-spec:
-  type: LoadBalancer
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  clusterIP: 10.96.0.50
-  clusterIPs: [10.96.0.50, \"fd00:10:96::50\"]
-  ports:
-    - {{name: tcp, port: 80, protocol: TCP}}
-    - {{name: udp, port: 80, protocol: UDP}}
-status: {{loadBalancer: {{ingress: [{{ip: {}}}, {{ip: \"{}\"}}]}}}}
-",
-        VIPS[0], VIPS[1]
-    );
     let pods = backends.iter().enumerate().map(|(number, (node, host))| pod(&name(number), *node, *host));
     let nodes = backends.iter().map(|(node, _)| *node).max().expect("a backend");
     let endpoints = manifests::endpoints("edge", backends, PORT, PORT);
-    let manifests = manifests::nodes(nodes) + &pods.collect::<String>() + &service + &endpoints;
-    let live = Live::with_options(&manifests, &["--xdp-mode", mode]);
-    outside::build().unwrap();
-    route(&live, 0..edges);
-    live
+    let manifests =
+        manifests::nodes(nodes) + &pods.collect::<String>() + &edge::service(forwarding) + &endpoints;
+    edge::start(&manifests, mode, 0..edges)
 }
 
 fn name(backend: usize) -> String {
     format!("backend-{backend}")
-}
-
-/// The router knows a way to the service by these nodes.
-fn route(live: &Live, edges: std::ops::Range<usize>) {
-    outside::route(&VIPS.map(|vip| vip.parse().unwrap()), &live.plan.nodes[edges]).unwrap();
 }
 
 /// How many connections through the service a node knows.
@@ -102,7 +70,7 @@ fn an_edge_dies_under_two_hundred_connections_of_a_dsr_service_and_none_breaks()
         netns::ip(Some(live.netns("node-1")), &["link set uplink down".to_owned()]).unwrap();
         // It takes a while until the router notices.
         thread::sleep(Duration::from_millis(300));
-        route(&live, 1..2);
+        edge::route(&live, 1..2);
 
         crowd.advance(20);
         crowd.assert_unbroken();
@@ -139,14 +107,6 @@ fn comes_back_whole(to: SocketAddr) {
     assert!(back == sent, "the stream was changed on its way");
 }
 
-/// Packets that the edge of a node has sent on.
-fn sent_on(live: &mut Live, node: &str) -> u64 {
-    let status = live.agent(node).status();
-    let hooks = status["forwarded"].as_array().expect("a list").clone();
-    let edge = hooks.iter().find(|hook| hook["hook"] == "edge").expect("every hook");
-    edge["packets"].as_u64().expect("a number")
-}
-
 /// With the edge at XDP; and without it, with packets that the client's kernel leaves to the device to cut up.
 #[test]
 fn streams_of_megabytes_go_to_another_nodes_backend_and_come_back_whole() {
@@ -156,7 +116,7 @@ fn streams_of_megabytes_go_to_another_nodes_backend_and_come_back_whole() {
             // Room for the header of a tunnel.
             netns::ip(Some(OUTSIDE), &["link set eth0 mtu 1460".to_owned()]).unwrap();
             if mode == "off" {
-                network::checksums(OUTSIDE, "eth0", true).unwrap();
+                network::offload(OUTSIDE, "eth0", "tx", true).unwrap();
             }
             let server = give_back(live.netns(&name(0)), 2);
             frontends().into_iter().for_each(comes_back_whole);
@@ -164,7 +124,7 @@ fn streams_of_megabytes_go_to_another_nodes_backend_and_come_back_whole() {
             let seen = if forwarding == "dsr" { CLIENT.to_vec() } else { masquerade };
             assert_eq!(server.join().unwrap(), seen, "{forwarding} {mode}");
             // Two streams of some 3,000 segments.
-            let by_edge = sent_on(&mut live, "node-1");
+            let by_edge = live.agent("node-1").forwarded("edge");
             assert_eq!(by_edge > 5_000, mode == "generic", "{forwarding} {mode}: {by_edge} packets by XDP");
         });
     }

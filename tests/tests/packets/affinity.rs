@@ -5,50 +5,24 @@ use std::{collections::BTreeSet, net::IpAddr, thread, time::Duration};
 use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, read_tuple, wrong_checksums};
 
-use super::{CLIENT, CLUSTER, FAMILIES, Family, OTHER, SYN, V4, dropped, on_node, through_stack};
+use super::{CLIENT, CLUSTER, FAMILIES, Family, OTHER, SYN, V4, dropped, manifests, on_node, through_stack};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A service whose endpoints are elsewhere, by the last number of their addresses and what they are.
 fn sticky(endpoints: &[(u8, &str)]) -> String {
-    let slice = |family: &str, prefix: &str| {
-        let endpoints: Vec<_> = endpoints
-            .iter()
-            .map(|(host, conditions)| {
-                format!("  - {{addresses: [\"{prefix}{host}\"], nodeName: n2, conditions: {{{conditions}}}}}")
-            })
-            .collect();
-        format!(
-            "---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: sticky-{name}, namespace: t, labels: {{kubernetes.io/service-name: sticky}}}}
-addressType: {family}
-ports: [{{name: http, port: 8080, protocol: TCP}}, {{name: dns, port: 5353, protocol: UDP}}]
-endpoints:
-{}
-",
-            endpoints.join("\n"),
-            name = family.to_lowercase(),
-        )
-    };
-    let service = "
----
-apiVersion: v1
-kind: Service
-metadata: {name: sticky, namespace: t}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  clusterIP: 10.96.0.60
-  clusterIPs: [10.96.0.60, \"fd00:10:96::60\"]
-  sessionAffinity: ClientIP
+    let service = manifests::service(
+        "sticky",
+        60,
+        "  sessionAffinity: ClientIP
   sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}
   ports:
     - {name: http, port: 80, targetPort: 8080}
-    - {name: dns, port: 53, targetPort: 5353, protocol: UDP}
-";
-    [CLUSTER, service, &slice("IPv4", "10.244.2."), &slice("IPv6", "fd00:10:244:2::")].concat()
+    - {name: dns, port: 53, targetPort: 5353, protocol: UDP}",
+    );
+    let ports = "{name: http, port: 8080, protocol: TCP}, {name: dns, port: 5353, protocol: UDP}";
+    let endpoints: Vec<_> = endpoints.iter().map(|&(host, conditions)| (2, host, conditions)).collect();
+    [CLUSTER, &service, &manifests::slices("sticky", ports, &endpoints)].concat()
 }
 
 const READY: &str = "ready: true";

@@ -6,18 +6,16 @@ use weir_common::{
     header::protocol,
     reason::{Hook, Reason},
 };
-use weir_tests::packets::{At, Ends, Lab, Tap, Verdict, in_lab};
+use weir_tests::packets::{At, Ends, Lab, Tap, Verdict, action::SHOT, in_lab};
 
 use super::{
-    CLIENT, FAMILIES, OTHER, SERVER, dropped,
+    CLIENT, FAMILIES, Family, OTHER, SERVER, dropped,
     exposed::{self, NEAR},
     fragments::fragment,
     handed_over, on_node,
 };
 
 pub(super) const UDP: u8 = protocol::UDP;
-/// `TC_ACT_SHOT`.
-pub(super) const SHOT: u32 = 2;
 
 /// A pod sends a frame. `None`: it waits, or goes once more with what has waited for it.
 pub(super) fn offer(lab: &Lab, pod: &str, frame: &[u8]) -> Option<Verdict> {
@@ -84,16 +82,15 @@ pub(super) fn datagram(ends: &Ends, id: u16) -> Vec<Vec<u8>> {
     pieces.map(|(number, data)| fragment(ends, UDP, id, number * 24, number < 3, data)).collect()
 }
 
-/// The frames that came in by an interface.
-pub(super) fn came_in(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
-    let seen = tap.seen().into_iter().filter(|seen| seen.ifindex == ifindex && !seen.is_outgoing);
-    seen.map(|seen| seen.frame).collect()
-}
-
-/// The frames that went out by an interface.
-fn went_out(tap: &Tap, ifindex: u32) -> Vec<Vec<u8>> {
-    let seen = tap.seen().into_iter().filter(|seen| seen.ifindex == ifindex && seen.is_outgoing);
-    seen.map(|seen| seen.frame).collect()
+/// Runs a test of each family where the client's fragments come.
+fn at_client(test: impl Fn(&Lab, Place, Family) + Send + Sync) {
+    on_node(|lab| {
+        lab.wake_up();
+        let place = Place::from_pod(lab, CLIENT);
+        for family in FAMILIES {
+            test(lab, place, family);
+        }
+    });
 }
 
 #[test]
@@ -116,11 +113,10 @@ fn a_pods_fragments_come_again_behind_their_first_and_are_judged_by_it() {
                 for late in [3, 1, 2] {
                     place.waits(lab, &pieces[late]);
                 }
-                tap.seen();
-                let mut counts = place.counts(lab, &pieces[0]);
-                counts.sort();
+                tap.flush();
+                let counts = place.counts(lab, &pieces[0]);
                 assert_eq!(counts, verdicts, "{server} port {port}");
-                let again = came_in(&tap, place.at.ifindex);
+                let again = tap.came_in(place.at.ifindex);
                 assert_eq!(again[0], pieces[0]);
                 let mut late = again[1..].to_vec();
                 late.sort();
@@ -151,7 +147,7 @@ fn fragments_to_a_node_port_come_again_behind_their_first() {
                 place.waits(lab, &pieces[late]);
             }
             assert_eq!(place.counts(lab, &pieces[0]), [(None, 4)]);
-            assert_eq!(came_in(&tap, place.at.ifindex)[0], pieces[0]);
+            assert_eq!(tap.came_in(place.at.ifindex)[0], pieces[0]);
             for piece in &pieces {
                 let sent = handed_over(lab.arrive(piece), "in order");
                 assert_eq!(sent[..6], lab.pod(OTHER).mac);
@@ -172,9 +168,9 @@ fn fragments_to_a_pod_go_out_behind_their_first_or_not_at_all() {
                 for late in [3, 2, 1] {
                     place.waits(lab, &pieces[late]);
                 }
-                tap.seen();
+                tap.flush();
                 place.waits(lab, &pieces[0]);
-                let out = went_out(&tap, place.at.ifindex);
+                let out = tap.went_out(place.at.ifindex);
                 assert_eq!(out.len(), passes, "to {pod}");
                 if passes > 0 {
                     assert_eq!(out[0], pieces[0]);
@@ -196,9 +192,9 @@ fn fragments_of_the_node_to_a_service_are_translated_behind_their_first() {
             for late in [2, 3, 1] {
                 place.waits(lab, &pieces[late]);
             }
-            tap.seen();
+            tap.flush();
             place.waits(lab, &pieces[0]);
-            let out = went_out(&tap, lab.pod(SERVER).ifindex);
+            let out = tap.went_out(lab.pod(SERVER).ifindex);
             assert_eq!(out.len(), 4, "all of them to the backend");
             let direct = datagram(&Ends::new(family.node, family.server, 5353), 1);
             for (sent, like) in out.iter().zip([0, 1, 2, 3]) {
@@ -211,67 +207,53 @@ fn fragments_of_the_node_to_a_service_are_translated_behind_their_first() {
 
 #[test]
 fn what_waits_is_let_go_by_its_own_first_only() {
-    on_node(|lab| {
-        lab.wake_up();
-        let place = Place::from_pod(lab, CLIENT);
-        for family in FAMILIES {
-            let ends = Ends::new(family.client, family.server, 53);
-            let pieces = datagram(&ends, 1);
-            place.waits(lab, &pieces[1]);
-            handed_over(lab.send(CLIENT, &datagram(&ends, 2)[0]), "another identification");
-            let elsewhere = Ends { dst: family.other.parse().unwrap(), ..ends };
-            handed_over(lab.send(CLIENT, &datagram(&elsewhere, 1)[0]), "another receiver");
-            let echo = ends.icmp_segment(if ends.src.is_ipv4() { 8 } else { 128 }, 0, 1, &[7; 40]);
-            let echo = fragment(&ends, ends.icmp_protocol(), 1, 0, true, &echo[..24]);
-            handed_over(lab.send(CLIENT, &echo), "another protocol");
-            // Another pod that takes the client's address, and one that says that it is the first.
-            dropped(lab.send(OTHER, &pieces[0]), Reason::InvalidSource, "another sender");
-            let short = fragment(&ends, UDP, 1, 0, true, &[]);
-            dropped(lab.send(CLIENT, &short), Reason::FragmentTooShort, "a first that is too short");
-            assert_eq!(place.counts(lab, &pieces[0]), [(None, 2)], "the first");
-        }
+    at_client(|lab, place, family| {
+        let ends = Ends::new(family.client, family.server, 53);
+        let pieces = datagram(&ends, 1);
+        place.waits(lab, &pieces[1]);
+        handed_over(lab.send(CLIENT, &datagram(&ends, 2)[0]), "another identification");
+        let elsewhere = Ends { dst: family.other.parse().unwrap(), ..ends };
+        handed_over(lab.send(CLIENT, &datagram(&elsewhere, 1)[0]), "another receiver");
+        let echo = ends.icmp_segment(if ends.src.is_ipv4() { 8 } else { 128 }, 0, 1, &[7; 40]);
+        let echo = fragment(&ends, ends.icmp_protocol(), 1, 0, true, &echo[..24]);
+        handed_over(lab.send(CLIENT, &echo), "another protocol");
+        // Another pod that takes the client's address, and one that says that it is the first.
+        dropped(lab.send(OTHER, &pieces[0]), Reason::InvalidSource, "another sender");
+        let short = fragment(&ends, UDP, 1, 0, true, &[]);
+        dropped(lab.send(CLIENT, &short), Reason::FragmentTooShort, "a first that is too short");
+        assert_eq!(place.counts(lab, &pieces[0]), [(None, 2)], "the first");
     });
 }
 
 #[test]
 fn what_has_waited_must_not_overlap_the_first() {
-    on_node(|lab| {
-        lab.wake_up();
-        let place = Place::from_pod(lab, CLIENT);
-        for family in FAMILIES {
-            let ends = Ends::new(family.client, family.server, 53);
-            let pieces = datagram(&ends, 1);
-            let over = fragment(&ends, UDP, 1, 16, true, &[7; 16]);
-            for early in [&over, &pieces[2]] {
-                place.waits(lab, early);
-            }
-            let mut counts = place.counts(lab, &pieces[0]);
-            counts.sort();
-            assert_eq!(counts, [(None, 2), (Some(Reason::FragmentOverlap), 1)]);
+    at_client(|lab, place, family| {
+        let ends = Ends::new(family.client, family.server, 53);
+        let pieces = datagram(&ends, 1);
+        let over = fragment(&ends, UDP, 1, 16, true, &[7; 16]);
+        for early in [&over, &pieces[2]] {
+            place.waits(lab, early);
         }
+        let counts = place.counts(lab, &pieces[0]);
+        assert_eq!(counts, [(None, 2), (Some(Reason::FragmentOverlap), 1)]);
     });
 }
 
 #[test]
 fn a_second_first_neither_changes_the_port_nor_lets_anything_go() {
-    on_node(|lab| {
-        lab.wake_up();
-        let place = Place::from_pod(lab, CLIENT);
-        for family in FAMILIES {
-            let (allowed, denied) =
-                (Ends::new(family.client, family.server, 53), Ends::new(family.client, family.server, 9999));
-            let (pieces, others) = (datagram(&allowed, 1), datagram(&denied, 1));
-            place.waits(lab, &pieces[1]);
-            let mut counts = place.counts(lab, &others[0]);
-            counts.sort();
-            let both = [(Some(Reason::FragmentNotFound), 1), (Some(Reason::PolicyDenied), 1)];
-            assert_eq!(counts, both, "what has waited is judged by the first that comes");
-            dropped(lab.send(CLIENT, &pieces[0]), Reason::FragmentOverlap, "an allowed port over it");
-            dropped(lab.send(CLIENT, &pieces[1]), Reason::FragmentNotFound, "what follows");
-            // The twin, under another identification.
-            let pieces = datagram(&allowed, 2);
-            place.waits(lab, &pieces[1]);
-            assert_eq!(place.counts(lab, &pieces[0]), [(None, 2)], "allowed");
-        }
+    at_client(|lab, place, family| {
+        let (allowed, denied) =
+            (Ends::new(family.client, family.server, 53), Ends::new(family.client, family.server, 9999));
+        let (pieces, others) = (datagram(&allowed, 1), datagram(&denied, 1));
+        place.waits(lab, &pieces[1]);
+        let counts = place.counts(lab, &others[0]);
+        let both = [(Some(Reason::FragmentNotFound), 1), (Some(Reason::PolicyDenied), 1)];
+        assert_eq!(counts, both, "what has waited is judged by the first that comes");
+        dropped(lab.send(CLIENT, &pieces[0]), Reason::FragmentOverlap, "an allowed port over it");
+        dropped(lab.send(CLIENT, &pieces[1]), Reason::FragmentNotFound, "what follows");
+        // The twin, under another identification.
+        let pieces = datagram(&allowed, 2);
+        place.waits(lab, &pieces[1]);
+        assert_eq!(place.counts(lab, &pieces[0]), [(None, 2)], "allowed");
     });
 }

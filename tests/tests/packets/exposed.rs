@@ -1,7 +1,7 @@
 //! Services for the outside, as manifests: each of them on a node port, an external address and a load
 //! balancer's, in both families.
 
-use super::{CLUSTER, Family};
+use super::{CLUSTER, Family, manifests};
 
 /// A service by its number.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ impl Exposed {
 
     fn manifest(self) -> String {
         let Self { name, number, spec, .. } = self;
-        let mut text = format!(
+        let service = format!(
             "---
 apiVersion: v1
 kind: Service
@@ -85,28 +85,13 @@ spec: {{type: LoadBalancer, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4,
 status: {{loadBalancer: {{ingress: [{{ip: 198.51.100.10{number}}}, {{ip: '2001:db8:1::10{number}'}}]}}}}
 "
         );
-        for (kind, block) in [("IPv4", "10.244."), ("IPv6", "fd00:10:244:")] {
-            let (part, end) = if kind == "IPv4" { (".", "") } else { ("::", "") };
-            let endpoint = |host: &u8| {
-                let (node, host) = if *host < 100 { (1, *host) } else { (2, *host - 100) };
-                format!("{{addresses: ['{block}{node}{part}{host}{end}'], nodeName: n{node}}}")
-            };
-            let endpoints: Vec<_> = self.endpoints.iter().map(endpoint).collect();
-            text += &format!(
-                "---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-{}, namespace: t, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: {kind}
-ports: [{{name: http, port: {TARGET}, protocol: TCP}}, {{name: dns, port: 5353, protocol: UDP}},
-  {{name: signal, port: {TARGET}, protocol: SCTP}}]
-endpoints: [{}]
-",
-                kind.to_lowercase(),
-                endpoints.join(", ")
-            );
-        }
-        text
+        let ports = format!(
+            "{{name: http, port: {TARGET}, protocol: TCP}}, {{name: dns, port: 5353, protocol: UDP}}, \
+             {{name: signal, port: {TARGET}, protocol: SCTP}}"
+        );
+        let endpoint = |host: &u8| if *host < 100 { (1, *host, "") } else { (2, *host - 100, "") };
+        let endpoints: Vec<_> = self.endpoints.iter().map(endpoint).collect();
+        service + &manifests::slices(name, &ports, &endpoints)
     }
 }
 

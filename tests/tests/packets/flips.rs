@@ -8,15 +8,16 @@ use std::{
 };
 
 use weir::kernel::{Program, sys::Packet};
-use weir_tests::packets::{At, Ends, Programs};
+use weir_tests::packets::{
+    At, Ends, Programs,
+    action::{REDIRECT, SHOT},
+};
 
 use super::{ACK, CLIENT, CLUSTER, FAMILIES, OTHER, SYN, on_node};
 
 const COMMITS: usize = 400;
 /// Should the commits come to no end.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SHOT: u32 = 2;
-const REDIRECT: u32 = 7;
 
 /// Tells the two labels apart whoever has them, so that the pods' identities change with them.
 const BOTH: &str = "---

@@ -20,6 +20,7 @@ mod frames;
 mod icmp;
 mod ipv4;
 mod lengths;
+mod manifests;
 mod masquerade;
 mod neighbours;
 mod policy;

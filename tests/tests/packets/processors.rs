@@ -18,7 +18,11 @@ use nix::{
 };
 use weir::{kernel::Program, plan::Interface};
 use weir_common::reason::Reason;
-use weir_tests::packets::{At, Ends, Lab, NODE_MAC, Node, in_lab_of, mend_v4, read_tuple, wrong_checksums};
+use weir_tests::packets::{
+    At, Ends, Lab, NODE_MAC, Node,
+    action::{REDIRECT, SHOT},
+    in_lab_of, mend_v4, read_tuple, wrong_checksums,
+};
 
 use super::ACK;
 
@@ -30,9 +34,6 @@ const SETS: u32 = 4;
 const SERVICES: u8 = 48;
 /// What their ports lead to, one after the other.
 const TARGETS: u16 = 8000;
-
-const SHOT: u32 = 2;
-const REDIRECT: u32 = 7;
 
 /// A direction of a flow: a frame, where it is sent, and what must come of it.
 struct Direction {

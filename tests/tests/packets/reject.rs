@@ -3,48 +3,9 @@
 use weir_common::{event::kind, header::protocol, reason::Reason};
 use weir_tests::packets::{Answered, Ends, Lab, fragment_v4, fragment_v6, ip, read_tuple, wrong_answer};
 
-use super::{ACK, CLIENT, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over, on_node, through_stack};
-
-/// A service without endpoints, and one whose endpoints are elsewhere and not to be used from here.
-const EMPTY: &str = "
----
-apiVersion: v1
-kind: Service
-metadata: {name: empty, namespace: t}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  clusterIP: 10.96.0.40
-  clusterIPs: [10.96.0.40, \"fd00:10:96::40\"]
-  ports:
-    - {name: http, port: 80}
-    - {name: dns, port: 53, protocol: UDP}
----
-apiVersion: v1
-kind: Service
-metadata: {name: elsewhere, namespace: t}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  clusterIP: 10.96.0.50
-  clusterIPs: [10.96.0.50, \"fd00:10:96::50\"]
-  internalTrafficPolicy: Local
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: elsewhere-v4, namespace: t, labels: {kubernetes.io/service-name: elsewhere}}
-addressType: IPv4
-ports: [{name: http, port: 8080, protocol: TCP}]
-endpoints: [{addresses: [10.244.2.10], nodeName: n2}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: elsewhere-v6, namespace: t, labels: {kubernetes.io/service-name: elsewhere}}
-addressType: IPv6
-ports: [{name: http, port: 8080, protocol: TCP}]
-endpoints: [{addresses: [\"fd00:10:244:2::10\"], nodeName: n2}]
-";
+use super::{
+    ACK, CLIENT, CLUSTER, FAMILIES, Family, SYN, V4, dropped, handed_over, manifests, on_node, through_stack,
+};
 
 impl Family {
     fn empty(self) -> &'static str {
@@ -56,9 +17,21 @@ impl Family {
     }
 }
 
+/// With a service without endpoints, and one whose endpoints are elsewhere and not to be used from here.
 fn with_empty(test: impl FnOnce(&mut Lab) + Send) {
+    let empty = manifests::service(
+        "empty",
+        40,
+        "  ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]",
+    );
+    let elsewhere = manifests::service(
+        "elsewhere",
+        50,
+        "  internalTrafficPolicy: Local\n  ports: [{name: http, port: 80, targetPort: 8080}]",
+    );
+    let slices = manifests::slices("elsewhere", "{name: http, port: 8080, protocol: TCP}", &[(2, 10, "")]);
     on_node(|lab| {
-        lab.commit(&(CLUSTER.to_owned() + EMPTY));
+        lab.commit(&[CLUSTER, &empty, &elsewhere, &slices].concat());
         test(lab);
     });
 }

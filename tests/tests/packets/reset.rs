@@ -11,31 +11,15 @@ use weir_tests::packets::{
 };
 
 use super::{
-    ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, PSH, RST, SERVER, SYN, V4, dropped, handed_over, on_node,
-    through_stack,
+    ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, PSH, RST, SERVER, SYN, V4, dropped, handed_over, manifests,
+    on_node, through_stack,
 };
 
 /// The slices of service `web`, of one more endpoint when asked, with their own in this state.
 fn endpoints(own: Option<&str>) -> String {
-    let slice = |name: &str, family: &str, server: &str, other: &str| {
-        let own = own.map(|conditions| {
-            format!("  - {{addresses: [\"{server}\"], nodeName: n1, conditions: {{{conditions}}}}}\n")
-        });
-        format!(
-            "---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}, namespace: t, labels: {{kubernetes.io/service-name: web}}}}
-addressType: {family}
-ports: [{{name: http, port: 8080, protocol: TCP}}, {{name: dns, port: 5353, protocol: UDP}}]
-endpoints:
-  - {{addresses: [\"{other}\"], nodeName: n2}}
-{}",
-            own.unwrap_or_default()
-        )
-    };
-    slice("web-v4", "IPv4", "10.244.1.20", "10.244.2.10")
-        + &slice("web-v6", "IPv6", "fd00:10:244:1::20", "fd00:10:244:2::10")
+    let ports = "{name: http, port: 8080, protocol: TCP}, {name: dns, port: 5353, protocol: UDP}";
+    let own = own.map(|conditions| (1, 20, conditions));
+    manifests::slices("web", ports, &[(2, 10, "")].into_iter().chain(own).collect::<Vec<_>>())
 }
 
 /// The cluster with other slices of service `web`.

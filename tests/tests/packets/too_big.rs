@@ -3,8 +3,8 @@
 use weir::kernel::Program;
 use weir_common::{event::kind, header::protocol, reason::Reason};
 use weir_tests::packets::{
-    Answered, At, Ends, Lab, fragment_v4, fragment_v6, ip, ip_command, ip_options_v4, l4_offset, mend_v4,
-    wrong_checksums, wrong_too_big,
+    Answered, At, Ends, Lab, action::REDIRECT, fragment_v4, fragment_v6, ip, ip_command, ip_options_v4,
+    l4_offset, mend_v4, wrong_checksums, wrong_too_big,
 };
 
 use super::{
@@ -12,9 +12,6 @@ use super::{
     edge::{VIPS, check_tunnel, families, on_edge},
     handed_over,
 };
-
-/// `TC_ACT_REDIRECT`.
-const REDIRECT: u32 = 7;
 
 /// Length of an IP header, that of the tunnel too.
 const fn header(family: Family) -> usize {

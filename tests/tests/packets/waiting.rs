@@ -11,11 +11,11 @@ use weir_common::{
     early::{FRAME_MAX, PATIENCE, SETS, SHARE, WAYS},
     reason::{Hook, Reason},
 };
-use weir_tests::packets::{Ends, Tap, in_lab_of, ip_command};
+use weir_tests::packets::{Ends, Tap, action::SHOT, in_lab_of, ip_command};
 
 use super::{
     CLIENT, CLUSTER, FAMILIES, OTHER, SERVER, V6, dropped,
-    early::{Place, SHOT, UDP, came_in, datagram, waits},
+    early::{Place, UDP, datagram, waits},
     fragments::fragment,
     handed_over, on_node,
     processors::{processors, stay_on},
@@ -116,10 +116,10 @@ fn long_frames_wait_up_to_a_length() {
             lab.counted();
             tap.send("eth0", &longer);
             assert_eq!(lab.counted(), [((Hook::FromPod, Some(Reason::FragmentBufferFull)), 1)]);
-            tap.seen();
+            tap.flush();
             tap.send("eth0", &first);
             assert_eq!(lab.counted(), [((Hook::FromPod, None), 2)]);
-            assert_eq!(came_in(&tap, ifindex), [first.clone(), first, long]);
+            assert_eq!(tap.came_in(ifindex), [first.clone(), first, long]);
         }
     });
 }

@@ -20,8 +20,8 @@ const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
 /// The router of the nodes. None of their own addresses: they would answer none of its ARP requests.
 const ROUTERS: [&str; 2] = ["169.254.2.1", "fe80::2"];
 
-/// For every namespace that forwards. Addresses are unique by plan: none waits for duplicate detection.
-const ROUTER: [(&str, &str); 5] = [
+/// Settings of a namespace that forwards. Addresses are unique by plan: none waits for duplicate detection.
+pub const ROUTER: [(&str, &str); 5] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -49,8 +49,8 @@ pub fn build(plan: &Plan) -> Result<()> {
         netns::ip(Some(&node.netns), &node_side(plan, number))?;
         // A veth hands packets over with the checksum still to be filled in. XDP programs on the other side
         // cannot see that, and would update a checksum that is not there: so it is filled in on sending.
-        checksums(&node.netns, "uplink", false)?;
-        checksums(UNDERLAY, &node.port, false)?;
+        offload(&node.netns, "uplink", "tx", false)?;
+        offload(UNDERLAY, &node.port, "tx", false)?;
     }
     netns::ip(Some(UNDERLAY), &underlay_routes(plan))?;
     for pod in &plan.pods {
@@ -84,11 +84,12 @@ pub fn route_to(plan: &Plan, pod: &Pod) -> Result<()> {
     netns::ip(Some(&plan.nodes[pod.node].netns), &pod.addresses.iter().map(route).collect::<Vec<_>>())
 }
 
-/// Whether a device claims to fill in transport checksums, so that the kernel leaves them, and long packets, to it.
-pub fn checksums(netns: &str, device: &str, by_device: bool) -> Result<()> {
-    let value = if by_device { "on" } else { "off" };
+/// Whether the kernel leaves a piece of work to a device: to fill in transport checksums (`tx`), to cut up long
+/// packets (`tso`), and what else ethtool(8) knows.
+pub fn offload(netns: &str, device: &str, feature: &str, is_on: bool) -> Result<()> {
+    let value = if is_on { "on" } else { "off" };
     netns::within(netns, || {
-        shell::output(Command::new("ethtool").args(["-K", device, "tx", value])).map(drop)
+        shell::output(Command::new("ethtool").args(["-K", device, feature, value])).map(drop)
     })
 }
 

@@ -41,7 +41,7 @@ pub fn build() -> Result<()> {
         "route add default via 2001:db8::1",
     ];
     netns::ip(Some(OUTSIDE), &client.map(str::to_owned))?;
-    network::checksums(OUTSIDE, "eth0", false)
+    network::offload(OUTSIDE, "eth0", "tx", false)
 }
 
 /// Gives the router a way to these addresses by every one of the nodes, all of equal cost.

@@ -1,6 +1,6 @@
 //! The command line of `weir agent`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -34,6 +34,9 @@ pub(in crate::cli) struct Agent {
     /// How services that ask for it by annotation are served before the network stack.
     #[arg(long, value_enum, default_value_t)]
     pub xdp_mode: XdpMode,
+    /// Serve metrics for Prometheus there, at /metrics, such as 127.0.0.1:9469 [default: not at all]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Least important log lines to write; `debug` and `trace` include those of the eBPF programs.
     #[arg(long, value_enum, default_value_t)]
     pub log_level: LogLevel,

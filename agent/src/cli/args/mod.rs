@@ -16,9 +16,7 @@ pub(super) use self::{
     get::{ConnectionArgs, Get, ListOutput, What},
     observe::{Observe, ObserveOutput},
     offline::{Check, CheckOutput, Lint},
-    service::{
-        Describe, DescribeOutput, DescribePolicy, DescribeService, DescribeWhat, Lb, LbWhat, Simulate,
-    },
+    service::{Describe, DescribePolicy, DescribeService, DescribeWhat, Lb, LbWhat, Simulate},
 };
 
 use crate::cluster::Name;
@@ -171,15 +169,15 @@ pub(super) struct Diff {
 pub(super) struct Status {
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: StatusOutput,
+    pub output: ReportOutput,
     /// Agents.
     #[command(flatten)]
     pub target: Target,
 }
 
-/// Form of `weir status`.
+/// Form of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum StatusOutput {
+pub(super) enum ReportOutput {
     /// For people.
     #[default]
     Text,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use super::{Files, Target, pod};
+use super::{Files, ReportOutput, Target, pod};
 use crate::{cluster::Name, protocol::PolicyName};
 
 /// `weir describe`.
@@ -40,7 +40,7 @@ pub(in crate::cli) struct DescribeService {
     pub name: Name,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: DescribeOutput,
+    pub output: ReportOutput,
     /// Agents.
     #[command(flatten)]
     pub target: Target,
@@ -57,20 +57,10 @@ pub(in crate::cli) struct DescribePolicy {
     pub files: Vec<PathBuf>,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: DescribeOutput,
+    pub output: ReportOutput,
     /// Agents.
     #[command(flatten)]
     pub target: Target,
-}
-
-/// Form of a description.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum DescribeOutput {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// `weir lb`.
@@ -101,7 +91,7 @@ pub(in crate::cli) struct Simulate {
     pub files: Files,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: DescribeOutput,
+    pub output: ReportOutput,
     /// Agents.
     #[command(flatten)]
     pub target: Target,

@@ -3,37 +3,23 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
-    io,
+    future, io,
     net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
 };
 
-use http_body_util::Full;
 use hyper::{
-    Response, StatusCode,
-    body::Bytes,
+    StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    runtime::Handle,
-    sync::{Semaphore, watch},
-    task::AbortHandle,
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::AbortHandle};
+use tracing::{info, warn};
+
+use crate::{
+    daemon::http::{self, Answer},
+    datapath::HealthCheck,
 };
-use tracing::{debug, info, warn};
 
-use crate::datapath::HealthCheck;
-
-/// Clients of one port at a time; more wait.
-const CLIENTS: usize = 64;
-/// How long a client may take to ask, and to ask again.
-const PATIENCE: Duration = Duration::from_secs(10);
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 const NO_SNIFFING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
@@ -112,7 +98,8 @@ impl HealthServers {
         let _context = self.runtime.enter();
         let listener = TcpListener::from_std(listener)?;
         let (sender, check) = watch::channel(check.clone());
-        let task = self.runtime.spawn(accept(listener, check)).abort_handle();
+        let answer = move |_| future::ready(answer(&check.borrow()));
+        let task = self.runtime.spawn(http::serve(listener, "a health check port", answer)).abort_handle();
         Ok(Server { check: sender, task })
     }
 }
@@ -129,36 +116,8 @@ fn bind(port: u16) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-async fn accept(listener: TcpListener, check: watch::Receiver<HealthCheck>) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "cannot accept a client of a health check port");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let check = check.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|_| {
-                let answer = answer(&check.borrow());
-                async { Ok::<_, Infallible>(answer) }
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(16 << 10);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                debug!(%error, "a client of a health check port went away");
-            }
-            drop(place);
-        });
-    }
-}
-
 /// What a load balancer is told, whatever it asks for.
-fn answer(check: &HealthCheck) -> Response<Full<Bytes>> {
+fn answer(check: &HealthCheck) -> Answer {
     let HealthCheck { service, local_endpoints } = check;
     let status = match local_endpoints {
         0 => StatusCode::SERVICE_UNAVAILABLE,
@@ -169,7 +128,7 @@ fn answer(check: &HealthCheck) -> Response<Full<Bytes>> {
         "localEndpoints": local_endpoints,
         "serviceProxyHealthy": true,
     });
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut response = Answer::new(body.to_string().into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -183,6 +142,7 @@ mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::TcpStream,
+        time::Duration,
     };
 
     use super::*;

@@ -19,7 +19,11 @@ use weir::{
 };
 use weir_common::reason::{Hook, Reason};
 
-use crate::packets::{At, Node, ip_command, read_tuple};
+use crate::packets::{
+    At, Node,
+    action::{REDIRECT, SHOT, UNSPEC, XDP_DROP, XDP_PASS, XDP_TX},
+    ip_command, read_tuple,
+};
 
 /// A node in the network namespace of this thread.
 #[derive(Debug)]
@@ -260,11 +264,3 @@ fn route_out(number: usize) -> anyhow::Result<()> {
 
 /// Events are there when the program returns; only the waking takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
-const UNSPEC: u32 = u32::MAX;
-const SHOT: u32 = 2;
-const REDIRECT: u32 = 7;
-/// `XDP_DROP`, `XDP_PASS` and `XDP_TX`.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;

@@ -60,8 +60,8 @@ impl Attempt {
         to_itself: bool,
         seen: &Seen,
     ) -> bool {
-        let Seen { interface, outgoing, frame } = seen;
-        let (is_back, ends) = (*interface == client.interface && !outgoing, self.ends);
+        let Seen { interface, is_outgoing, frame } = seen;
+        let (is_back, ends) = (*interface == client.interface && !is_outgoing, self.ends);
         if is_icmp_error(frame) {
             let is_it = is_back && self.fate.is_none() && is_port_unreachable(frame, &self.sent);
             if is_it {
@@ -93,7 +93,7 @@ impl Attempt {
         };
         let end = network.pods.iter().find(|end| end.name == *interface);
         let (fate, server) = match end {
-            _ if *outgoing => {
+            _ if *is_outgoing => {
                 let node = network.nodes.iter().find(|node| node.port == *interface);
                 if tuple == ends || !node.is_some_and(|node| node.addresses.contains(&tuple.dst)) {
                     return false;

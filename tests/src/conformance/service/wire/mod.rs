@@ -193,7 +193,7 @@ impl Running {
             return Ok(());
         }
         self.tap.listen(QUIET, |seen| {
-            if seen.outgoing || seen.interface != client.interface || !is(&seen.frame, protocol) {
+            if seen.is_outgoing || seen.interface != client.interface || !is(&seen.frame, protocol) {
                 return Ok(Heard::Noise);
             }
             let tuple = read_tuple(&seen.frame);

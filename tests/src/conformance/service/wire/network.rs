@@ -7,7 +7,7 @@ use std::{net::IpAddr, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use weir::cluster::{Cluster, Pod};
 
-use crate::live::netns;
+use crate::live::{netns, network};
 
 /// Where everything ends.
 pub(super) const ENDS: &str = "weir-ends";
@@ -18,13 +18,6 @@ pub(super) const WORLD_MAC: Mac = [2, 0, 0, 0, 2, 0];
 /// The routers of the nodes.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
 
-const NODE: [(&str, &str); 5] = [
-    ("ipv4/ip_forward", "1"),
-    ("ipv4/conf/all/rp_filter", "0"),
-    ("ipv4/conf/default/rp_filter", "0"),
-    ("ipv6/conf/all/forwarding", "1"),
-    ("ipv6/conf/default/accept_dad", "0"),
-];
 const SILENT: [(&str, &str); 2] =
     [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
 
@@ -83,7 +76,7 @@ impl Network {
         ];
         for node in &nodes {
             let Node { port, mac, netns, .. } = node;
-            netns::sysctl(netns, &NODE)?;
+            netns::sysctl(netns, &network::ROUTER)?;
             wire.push(format!(
                 "link add {port} type veth peer name uplink address {} netns {netns}",
                 text(*mac)
@@ -93,7 +86,8 @@ impl Network {
         netns::ip(Some(ENDS), &wire)?;
         for node in &nodes {
             netns::ip(Some(&node.netns), &["link set lo up".to_owned(), "link set uplink up".to_owned()])?;
-            checksums_off(&node.netns, "uplink")?;
+            // So that sockets of the node send whole packets: a veth would leave the checksum to the other end.
+            network::offload(&node.netns, "uplink", "tx", false)?;
             learned(&node.port, node.mac)?;
         }
         learned("beyond", WORLD_MAC)?;
@@ -208,7 +202,7 @@ impl Network {
             text(end.mac)
         );
         netns::ip(Some(netns), &[link])?;
-        checksums_off(netns, &format!("pod{number}"))?;
+        network::offload(netns, &format!("pod{number}"), "tx", false)?;
         netns::ip(Some(ENDS), &[format!("link set {} up", end.name)])?;
         netns::ip(Some(netns), &[format!("link set pod{number} up")])?;
         self.pods.push(end);
@@ -216,21 +210,15 @@ impl Network {
     }
 }
 
-/// So that sockets of the node send whole packets: a veth would leave the checksum to the other end.
-fn checksums_off(netns: &str, device: &str) -> Result<()> {
-    netns::within(netns, || run("ethtool", &format!("-K {device} tx off")))
-}
-
 /// Tells the wire where a MAC address is, so that no frame goes astray.
 fn learned(port: &str, mac: Mac) -> Result<()> {
-    netns::within(ENDS, || run("bridge", &format!("fdb replace {} dev {port} master static", text(mac))))
-}
-
-fn run(program: &str, arguments: &str) -> Result<()> {
-    let output = Command::new(program).args(arguments.split(' ')).output().context(program.to_owned())?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} {arguments}: {error}");
-    Ok(())
+    let arguments = format!("fdb replace {} dev {port} master static", text(mac));
+    netns::within(ENDS, || {
+        let output = Command::new("bridge").args(arguments.split(' ')).output().context("bridge")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "bridge {arguments}: {error}");
+        Ok(())
+    })
 }
 
 fn alone(address: IpAddr) -> String {

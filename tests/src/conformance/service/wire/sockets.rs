@@ -43,7 +43,7 @@ pub(super) fn open(running: &Running, node: &str, protocol: Protocol, ends: &End
     let mut is_open = false;
     running.tap.listen(QUIET, |seen| {
         let end = running.network.pods.iter().find(|end| end.name == seen.interface);
-        let (Some(end), false, true) = (end, seen.outgoing, is(&seen.frame, Protocol::Tcp)) else {
+        let (Some(end), false, true) = (end, seen.is_outgoing, is(&seen.frame, Protocol::Tcp)) else {
             return Ok(Heard::Noise);
         };
         let (tuple, flags) = (read_tuple(&seen.frame), flags(&seen.frame));

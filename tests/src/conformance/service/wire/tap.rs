@@ -2,34 +2,25 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsRawFd as _, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    errno::Errno,
-    ifaddrs::getifaddrs,
-    sys::socket::{
-        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt,
-        socket, sockopt::RcvBufForce,
-    },
-};
+use nix::sys::socket::LinkAddr;
 
 use super::network::ENDS;
-use crate::live::netns;
+use crate::{
+    live::netns,
+    packet_socket::{self, PacketSocket, links},
+};
 
-/// What a frame read by its own sender's side is (`PACKET_OUTGOING`).
-const OUTGOING: u8 = 4;
-/// Enough for all that a batch of connections causes.
-const BUFFER: usize = 16 << 20;
 const TICK: Duration = Duration::from_micros(300);
 
 /// A socket on every interface of [`ENDS`].
 #[derive(Debug)]
 pub(super) struct Tap {
-    socket: OwnedFd,
+    socket: PacketSocket,
     links: BTreeMap<String, LinkAddr>,
 }
 
@@ -39,7 +30,7 @@ pub(super) struct Seen {
     /// On this interface.
     pub(super) interface: String,
     /// It was sent there, not received.
-    pub(super) outgoing: bool,
+    pub(super) is_outgoing: bool,
     pub(super) frame: Vec<u8>,
 }
 
@@ -56,12 +47,7 @@ pub(super) enum Heard {
 
 impl Tap {
     pub(super) fn open() -> Result<Self> {
-        let socket = netns::within(ENDS, || {
-            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
-            setsockopt(&socket, RcvBufForce, &BUFFER)?;
-            Ok(socket)
-        })?;
+        let socket = netns::within(ENDS, PacketSocket::open)?;
         let mut tap = Self { socket, links: BTreeMap::new() };
         tap.refresh()?;
         Ok(tap)
@@ -69,20 +55,14 @@ impl Tap {
 
     /// Learns of new interfaces.
     pub(super) fn refresh(&mut self) -> Result<()> {
-        self.links = netns::within(ENDS, || {
-            let links =
-                getifaddrs()?.filter_map(|link| Some((link.interface_name, *link.address?.as_link_addr()?)));
-            Ok(links.collect())
-        })?;
+        self.links = netns::within(ENDS, || Ok(links()?.collect()))?;
         Ok(())
     }
 
     /// Sends a frame out by an interface.
     pub(super) fn send(&self, interface: &str, frame: &[u8]) -> Result<()> {
         let link = self.links.get(interface).with_context(|| format!("no interface {interface}"))?;
-        sendto(self.socket.as_raw_fd(), frame, link, MsgFlags::empty())
-            .with_context(|| format!("{} bytes by {interface}", frame.len()))?;
-        Ok(())
+        self.socket.send(link, frame).with_context(|| format!("by {interface}"))
     }
 
     /// Forgets what has been seen so far.
@@ -108,20 +88,11 @@ impl Tap {
     }
 
     fn next(&self) -> Result<Option<Seen>> {
-        let mut buffer = [0; 2048];
-        loop {
-            let (len, from) = match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
-                Err(Errno::EAGAIN) => return Ok(None),
-                // An interface that went down is told of on the socket.
-                Err(Errno::ENETDOWN) => continue,
-                received => received?,
-            };
-            let from = from.context("a frame has an interface")?;
-            let named = self.links.iter().find(|(_, link)| link.ifindex() == from.ifindex());
-            if let Some((interface, _)) = named {
-                let (interface, outgoing) = (interface.clone(), from.pkttype() == OUTGOING);
-                return Ok(Some(Seen { interface, outgoing, frame: buffer[..len].to_vec() }));
+        while let Some(packet_socket::Seen { ifindex, is_outgoing, frame }) = self.socket.next()? {
+            if let Some((interface, _)) = self.links.iter().find(|(_, link)| link.ifindex() == ifindex) {
+                return Ok(Some(Seen { interface: interface.clone(), is_outgoing, frame }));
             }
         }
+        Ok(None)
     }
 }

@@ -98,12 +98,12 @@ pub fn default_pins(node: &str) -> PathBuf {
 /// Runs an agent until it is told to end. What it enforces stays in force.
 pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
-    // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
     let settings = Settings {
         node: options.node.clone(),
         manifests: options.manifests.clone(),
         uplink: options.uplink.clone(),
     };
+    // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
     let beginning = Beginning::find(&directory, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _context = runtime.enter();

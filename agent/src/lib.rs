@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod lint;
 pub mod manifest;
 pub mod plan;
+mod processors;
 pub mod protocol;
 pub mod shared_map;
 pub mod source;

@@ -166,15 +166,24 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             return None;
         };
         let entries = Arc::make_mut(chunk);
-        match search(entries, &key) {
+        let position = match search(entries, &key) {
             Ok(position) => return Some(std::mem::replace(&mut entries[position].1, value)),
-            Err(position) => entries.insert(position, (key, value)),
-        }
+            Err(position) => position,
+        };
         self.len += 1;
-        if entries.len() > FULL {
-            let half = entries.split_off(FULL / 2);
-            chunks.insert(index + 1, Arc::new(half));
+        if entries.len() < FULL {
+            entries.insert(position, (key, value));
+            return None;
         }
+        // Entries that come in order leave full chunks behind.
+        let kept = if position == FULL { FULL } else { FULL / 2 };
+        let mut after = entries.split_off(kept);
+        entries.shrink_to_fit();
+        match position.checked_sub(kept) {
+            Some(position) => after.insert(position, (key, value)),
+            None => entries.insert(position, (key, value)),
+        }
+        chunks.insert(index + 1, Arc::new(after));
         None
     }
 

@@ -84,6 +84,9 @@ impl Objects {
     /// These objects brought to those of `after`: what is equal is shared with this one.
     #[must_use]
     pub fn updated(&self, after: &Self) -> Self {
+        if self.is_empty() {
+            return after.clone();
+        }
         let mut updated = self.clone();
         updated.skipped.clone_from(&after.skipped);
         for (before, after) in self.differences(after) {

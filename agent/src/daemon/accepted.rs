@@ -1,6 +1,6 @@
 //! The accepted state: all that an agent has to know to go on after a restart.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,9 +46,9 @@ pub(super) struct Since {
 
 /// The accepted state on disk: objects as they were written, so that messages still name their places.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Stored {
+pub(super) struct Stored<'a> {
     revision: u64,
-    files: Vec<Text>,
+    files: Vec<Cow<'a, Text>>,
     skipped: BTreeMap<String, usize>,
     overlay: Vec<StoredEntry>,
     attachments: Vec<(Name, Attachment)>,
@@ -135,10 +135,10 @@ impl Accepted {
     }
 
     /// For the disk.
-    pub(super) fn to_stored(&self) -> Stored {
+    pub(super) fn to_stored(&self) -> Stored<'_> {
         Stored {
             revision: self.revision,
-            files: self.files.texts().cloned().collect(),
+            files: self.files.texts().map(Cow::Borrowed).collect(),
             skipped: self.skipped.clone(),
             overlay: self.overlay.entries().map(|(key, entry)| StoredEntry::of(key, entry)).collect(),
             attachments: self.attachments.clone().into_iter().collect(),
@@ -149,11 +149,11 @@ impl Accepted {
     }
 
     /// From the disk. The text says what another release of weir refuses of it.
-    pub(super) fn restore(stored: Stored) -> Result<Self, String> {
+    pub(super) fn restore(stored: Stored<'_>) -> Result<Self, String> {
         let overlay = stored.overlay.into_iter().map(|entry| Ok((entry.key.clone(), entry.restore()?)));
         Ok(Self {
             revision: stored.revision,
-            files: objects(all_kept(&stored.files)?),
+            files: objects(all_kept(stored.files.iter().map(AsRef::as_ref))?),
             skipped: stored.skipped,
             overlay: Overlay::from_entries(overlay.collect::<Result<Vec<_>, String>>()?),
             attachments: stored.attachments.into_iter().collect(),
@@ -200,15 +200,11 @@ pub(super) fn objects(documents: Documents) -> Objects {
 }
 
 fn kept(text: &Text) -> Result<Object, String> {
-    all_kept(std::slice::from_ref(text))?
-        .objects
-        .into_iter()
-        .next()
-        .ok_or_else(|| format!("{}: there is no object", text.source))
+    all_kept([text])?.objects.into_iter().next().ok_or_else(|| format!("{}: there is no object", text.source))
 }
 
-fn all_kept(texts: &[Text]) -> Result<Documents, String> {
-    let reader = texts.iter().fold(Reader::default(), Reader::kept);
+fn all_kept<'t>(texts: impl IntoIterator<Item = &'t Text>) -> Result<Documents, String> {
+    let reader = Reader::default().kept(texts);
     reader.finish().map_err(|found| found.render(false))
 }
 

@@ -143,7 +143,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         let mut outcomes = Vec::new();
         match change {
             Change::Apply(texts) => {
-                let documents = texts.iter().fold(Reader::default(), Reader::kept).finish();
+                let documents = Reader::default().kept(texts).finish();
                 for object in documents.map_err(|found| self.refusal(&found))?.objects {
                     let before = in_force.find(object.key()).map(|before| before.text().to_json());
                     let outcome = match before {

@@ -18,10 +18,9 @@ use super::{
 };
 use crate::{
     cluster::{Built, Cluster, Objects},
-    compile::{Compiler, Numbers, Unhealthy, compile},
+    compile::{CompileError, Compiler, Unhealthy},
     datapath::{Datapath, Target},
     manifest::{self, Diagnostics},
-    plan::Sizes,
     protocol::{Failure, FailureKind},
 };
 
@@ -100,6 +99,14 @@ struct Made {
     compiler: Compiler,
 }
 
+/// What an agent begins with.
+pub(super) enum Beginning {
+    /// What the manifests say, where nothing was accepted before.
+    Manifests(Box<Candidate>),
+    /// What was accepted before.
+    Accepted(Box<Accepted>),
+}
+
 /// A change that has been found good, short of the kernel.
 pub(super) struct Candidate {
     pub(super) accepted: Accepted,
@@ -118,22 +125,18 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         enforcer: E,
         network: N,
         names: watch::Sender<Arc<Names>>,
-        first: Option<Watched>,
+        beginning: Beginning,
     ) -> Result<Self, StartError> {
-        let stored: Option<Stored> = directory.load()?;
-        let mut restored = stored.map(Accepted::restore).transpose().map_err(StartError::Input)?;
-        if let Some(accepted) = &mut restored {
-            for change in directory.load_changes()? {
-                accepted.follow(change).map_err(StartError::Input)?;
-            }
-        }
-        let known = restored.is_some();
+        let (accepted, first) = match beginning {
+            Beginning::Manifests(candidate) => (Accepted::default(), Some(candidate)),
+            Beginning::Accepted(accepted) => (*accepted, None),
+        };
         let mut engine = Self {
             settings,
             directory,
             enforcer,
             network,
-            accepted: restored.unwrap_or_default(),
+            accepted,
             previous: None,
             active: None,
             refused: 0,
@@ -147,21 +150,14 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             names,
         };
         engine.enforcer.adopt_rules(&engine.accepted.rules);
-        match engine.reload_from(first) {
-            Ok(()) => {}
-            Err(failure) if !known => {
-                return Err(match failure.kind {
-                    FailureKind::Input => StartError::Input(failure.message),
-                    _ => StartError::Enforce(failure.message),
-                });
-            }
-            Err(_) => {
-                info!(revision = engine.accepted.revision, "enforcing the state that was accepted before");
-                let accepted = engine.accepted.clone();
-                let candidate =
-                    engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
-                engine.enforce(candidate).map_err(|failure| StartError::Enforce(failure.message))?;
-            }
+        let enforced = |failure: Failure| StartError::Enforce(failure.message);
+        if let Some(candidate) = first {
+            engine.enforce(*candidate).map_err(enforced)?;
+        } else if engine.reload().is_err() {
+            info!(revision = engine.accepted.revision, "enforcing the state that was accepted before");
+            let accepted = engine.accepted.clone();
+            let candidate = engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
+            engine.enforce(candidate).map_err(enforced)?;
         }
         Ok(engine)
     }
@@ -173,11 +169,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Reads the watched manifests again and enforces them.
     pub(super) fn reload(&mut self) -> Result<(), Failure> {
-        self.reload_from(None)
-    }
-
-    fn reload_from(&mut self, read: Option<Watched>) -> Result<(), Failure> {
-        let result = self.reload_files(read);
+        let result = self.reload_files();
         self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
         if let Err(failure) = &result {
             self.refused += 1;
@@ -190,19 +182,9 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         result
     }
 
-    fn reload_files(&mut self, read: Option<Watched>) -> Result<(), Failure> {
-        let watched = match read {
-            Some(watched) => watched,
-            None => Watched::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?,
-        };
-        if !watched.warnings.is_empty() {
-            warn!("{}", watched.warnings.render(false).trim_end());
-        }
-        let mut accepted = self.accepted.clone();
-        accepted.skipped = watched.skipped;
-        accepted.files = self.accepted.files.updated(&watched.objects);
-        accepted.overlay.settle(&accepted.files);
-        let candidate = self.plan(accepted)?;
+    fn reload_files(&mut self) -> Result<(), Failure> {
+        let watched = Watched::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?;
+        let candidate = self.plan(self.accepted.updated(watched))?;
         self.enforce(candidate)
     }
 
@@ -229,28 +211,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Everything of a change that can be found out before the kernel is touched.
     pub(super) fn plan(&self, accepted: Accepted) -> Result<Candidate, Failure> {
-        let mut made = match &self.active {
-            Some(active) => active.made.clone(),
-            None => Made {
-                compiler: Compiler::with_rules(&self.settings.node, &self.accepted.rules),
-                ..Made::default()
-            },
-        };
-        let objects = match &self.active {
-            Some(active) if accepted.files.is_same(&self.accepted.files) => {
-                accepted.overlay.over_again(&accepted.files, &self.accepted.overlay, &active.objects)
-            }
-            _ => accepted.overlay.over(&accepted.files),
-        };
-        made.built = made.built.changed(&objects).map_err(|found| self.refusal(&found))?;
-        let mut cluster = made.built.cluster.clone();
-        cluster.skipped = accepted.skipped.clone();
-        let unhealthy: Unhealthy = self.failing.keys().cloned().collect();
-        let datapath = made
-            .compiler
-            .compile(&cluster, &unhealthy)
-            .map_err(|error| self.unchanged(FailureKind::Input, error))?;
-        Ok(Candidate { accepted, objects, cluster, datapath, made, unhealthy })
+        let before = self.active.as_ref().map(|active| (&self.accepted, active));
+        let unhealthy = self.failing.keys().cloned().collect();
+        Candidate::new(&self.settings.node, before, accepted, unhealthy).map_err(|flaw| match flaw {
+            Flaw::Contradiction(found) => self.refusal(&found),
+            Flaw::TooLarge(error) => self.unchanged(FailureKind::Input, error),
+        })
     }
 
     /// Brings the kernel and the disk to `candidate`.
@@ -349,39 +315,96 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
     }
 }
 
+/// Why objects that are right one by one are no [`Candidate`].
+enum Flaw {
+    Contradiction(Diagnostics),
+    TooLarge(CompileError),
+}
+
+impl Candidate {
+    /// What `accepted` comes to on a node. `before` is what was accepted before, and what it came to.
+    fn new(
+        node: &str,
+        before: Option<(&Accepted, &Active)>,
+        accepted: Accepted,
+        unhealthy: Unhealthy,
+    ) -> Result<Self, Flaw> {
+        let (mut made, objects) = match before {
+            Some((before, active)) if accepted.files.is_same(&before.files) => (
+                active.made.clone(),
+                accepted.overlay.over_again(&accepted.files, &before.overlay, &active.objects),
+            ),
+            Some((_, active)) => (active.made.clone(), accepted.overlay.over(&accepted.files)),
+            None => (
+                Made { compiler: Compiler::with_rules(node, &accepted.rules), ..Made::default() },
+                accepted.overlay.over(&accepted.files),
+            ),
+        };
+        made.built = made.built.changed(&objects).map_err(Flaw::Contradiction)?;
+        let mut cluster = made.built.cluster.clone();
+        cluster.skipped = accepted.skipped.clone();
+        let datapath = made.compiler.compile(&cluster, &unhealthy).map_err(Flaw::TooLarge)?;
+        Ok(Self { accepted, objects, cluster, datapath, made, unhealthy })
+    }
+}
+
 /// What the watched manifests say.
-pub(super) struct Watched {
+struct Watched {
     objects: Objects,
     skipped: BTreeMap<String, usize>,
-    warnings: Diagnostics,
 }
 
 impl Watched {
     fn read(manifests: &[PathBuf]) -> Result<Self, Diagnostics> {
         let mut documents = manifest::read(manifests)?;
+        if !documents.warnings.is_empty() {
+            warn!("{}", documents.warnings.render(false).trim_end());
+        }
         let skipped = std::mem::take(&mut documents.skipped);
-        let warnings = std::mem::take(&mut documents.warnings);
-        Ok(Self { objects: accepted::objects(documents), skipped, warnings })
-    }
-
-    /// The sizes of maps that have room for it on a node.
-    pub(super) fn room(&self, sizes: Sizes, node: &str) -> Result<Sizes, StartError> {
-        let cluster = self.objects.build().map_err(|found| StartError::Input(refusal(&found, 0)))?;
-        let datapath = compile(&cluster, node, &mut Numbers::default());
-        let datapath =
-            datapath.map_err(|error| StartError::Input(format!("{error}; nothing was applied")))?;
-        Ok(sizes.with_room_for(&datapath))
+        Ok(Self { objects: accepted::objects(documents), skipped })
     }
 }
 
-/// What there is to start from, where that is not an accepted state: manifests that are right.
-pub(super) fn first_state(
-    directory: &Directory,
-    manifests: &[PathBuf],
-) -> Result<Option<Watched>, StartError> {
-    if directory.load::<Stored>()?.is_some() {
-        return Ok(None);
+impl Accepted {
+    /// With the manifests as they are now.
+    fn updated(&self, watched: Watched) -> Self {
+        let mut accepted = self.clone();
+        accepted.skipped = watched.skipped;
+        accepted.files = self.files.updated(&watched.objects);
+        accepted.overlay.settle(&accepted.files);
+        accepted
     }
-    let watched = Watched::read(manifests).and_then(|watched| watched.objects.build().map(|_| watched));
-    watched.map(Some).map_err(|found| StartError::Input(refusal(&found, 0)))
+}
+
+impl Beginning {
+    /// What was accepted before, else what the manifests say. The kernel is not touched.
+    pub(super) fn find(directory: &Directory, settings: &Settings) -> Result<Self, StartError> {
+        if let Some(stored) = directory.load::<Stored<'_>>()? {
+            let mut accepted = Accepted::restore(stored).map_err(StartError::Input)?;
+            for change in directory.load_changes()? {
+                accepted.follow(change).map_err(StartError::Input)?;
+            }
+            return Ok(Self::Accepted(Box::new(accepted)));
+        }
+        let watched = Watched::read(&settings.manifests).map_err(Flaw::Contradiction);
+        let candidate = watched.and_then(|watched| {
+            let accepted = Accepted::default().updated(watched);
+            Candidate::new(&settings.node, None, accepted, Unhealthy::new())
+        });
+        match candidate {
+            Ok(candidate) => Ok(Self::Manifests(Box::new(candidate))),
+            Err(Flaw::Contradiction(found)) => Err(StartError::Input(refusal(&found, 0))),
+            Err(Flaw::TooLarge(error)) => {
+                Err(StartError::Input(format!("{error}; nothing was applied ({})", stays(0))))
+            }
+        }
+    }
+
+    /// What is to be enforced, where nothing was before.
+    pub(super) fn datapath(&self) -> Option<&Datapath> {
+        match self {
+            Self::Manifests(candidate) => Some(&candidate.datapath),
+            Self::Accepted(_) => None,
+        }
+    }
 }

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     enforcer::Enforcer,
-    engine::{Engine, Settings, StartError, first_state},
+    engine::{Beginning, Engine, Settings, StartError},
     event_log::EventLog,
     events,
     health::{Checker, Finding, HealthServers},
@@ -29,7 +29,7 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    kernel::{XdpMode, pins::of_node},
+    kernel::{XdpMode, pins::of_node, sys::give_back_free_memory},
     plan::Sizes,
     protocol::{Detach, Failure, FailureKind, Request, Response},
 };
@@ -98,15 +98,20 @@ pub fn default_pins(node: &str) -> PathBuf {
 /// Runs an agent until it is told to end. What it enforces stays in force.
 pub fn run(options: &Options) -> Result<(), RunError> {
     let directory = Directory::open(&options.state)?;
+    let settings = Settings {
+        node: options.node.clone(),
+        manifests: options.manifests.clone(),
+        uplink: options.uplink.clone(),
+    };
     // Before the kernel is touched: an agent that refuses to start leaves everything as it is.
-    let first = first_state(&directory, &options.manifests)?;
+    let beginning = Beginning::find(&directory, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _context = runtime.enter();
     let mut inbox = Inbox::new(options)?;
     let metrics = options.metrics.map(bind_metrics).transpose()?;
     let mut sizes = Sizes::default().for_memory(kernel::memory());
-    if let Some(first) = &first {
-        sizes = first.room(sizes, &options.node)?;
+    if let Some(datapath) = beginning.datapath() {
+        sizes = sizes.with_room_for(datapath);
     }
     let kernel = kernel::open(options, sizes).map_err(|error| RunError::Refused(error.to_string()))?;
     if let Some(log) = kernel.log {
@@ -115,13 +120,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let (publish_names, names) = watch::channel(Arc::default());
     tokio::spawn(events::pump(kernel.events, names, Arc::clone(&inbox.events)));
 
-    let settings = Settings {
-        node: options.node.clone(),
-        manifests: options.manifests.clone(),
-        uplink: options.uplink.clone(),
-    };
     let mut engine =
-        Engine::start(settings, directory, kernel.enforcer, Netlink::connect()?, publish_names, first)?;
+        Engine::start(settings, directory, kernel.enforcer, Netlink::connect()?, publish_names, beginning)?;
     inbox.listen(&options.state)?;
     if let Some(listener) = metrics {
         tokio::spawn(metrics::serve(listener, inbox.send_commands.clone()));
@@ -130,6 +130,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         warn!(%error, "cannot tell the service manager that the agent is ready");
     }
     info!(node = options.node, socket = %options.state.join(crate::protocol::SOCKET).display(), "ready");
+    // Most of what it took to read all of the manifests.
+    give_back_free_memory();
     inbox.attend(&runtime, &mut engine)
 }
 
@@ -235,7 +237,10 @@ impl Inbox {
                     return Ok(());
                 }
                 // Refusals are logged and kept for `weir status` by the engine.
-                Message::Manifests => drop(engine.reload()),
+                Message::Manifests => {
+                    drop(engine.reload());
+                    give_back_free_memory();
+                }
                 Message::Interfaces => {
                     if let Err(failure) = engine.refresh() {
                         warn!("interfaces have changed, but cannot be enforced: {failure}");

@@ -203,9 +203,10 @@ impl Directory {
         let path = self.next();
         let generation = self.generation.get() + 1;
         let write = || {
-            let mut file = private().create(true).truncate(true).open(&path)?;
-            file.write_all(&serde_json::to_vec(&Versioned { format: FORMAT, generation, state })?)?;
-            file.sync_all()
+            let file = private().create(true).truncate(true).open(&path)?;
+            let mut file = io::BufWriter::with_capacity(1 << 16, file);
+            serde_json::to_writer(&mut file, &Versioned { format: FORMAT, generation, state })?;
+            file.into_inner()?.sync_all()
         };
         write().map_err(|error| StateError::Io { path: path.clone(), error })?;
         Ok(Pending::Whole(self, generation))

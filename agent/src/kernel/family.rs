@@ -19,6 +19,7 @@ use super::{KernelError, load::open, map::Map, pins::Pins, sys::Prefix};
 use crate::{
     datapath,
     plan::{Change, Family, Image, Write},
+    processors::on_all_processors,
 };
 
 /// An address type of the maps.
@@ -108,8 +109,7 @@ where
         }));
         let all = self.frontends.entries().map_err(failed(frontends))?;
         image.frontends.extend(all.into_iter().map(|(key, service)| (frontend(&key), service)));
-        let elements: Vec<_> = self.rings.entries().map_err(failed(rings))?;
-        let elements: Vec<_> = elements.into_iter().map(|(_, element)| element).collect();
+        let elements = self.rings.elements().map_err(failed(rings))?;
         let named = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == A::FAMILY);
         for ring in named.flat_map(|(_, service)| [service.internal, service.external]) {
             if let Some(content) = ring_at(&elements, ring) {
@@ -132,11 +132,13 @@ where
             Write::Members(change) => apply(&self.members, change, member_of, |bits| *bits),
             Write::Sources(change) => apply(&self.sources, change, source_of, |()| 1),
             Write::Rings(family, rings) if *family == A::FAMILY => {
-                // A few at a time: all of them are much memory.
-                rings.chunks(1024).try_for_each(|rings| {
+                // A few at a time: all of them are much memory. In any order: nothing refers to them yet.
+                let some: Vec<_> = rings.chunks(256).collect();
+                let put = |rings: &&[(u32, Arc<datapath::Ring>)]| {
                     let elements = rings.iter().flat_map(|(offset, ring)| (*offset..).zip(elements_of(ring)));
                     self.rings.put(&elements.collect::<Vec<_>>())
-                })
+                };
+                on_all_processors(&some, put).into_iter().collect()
             }
             _ => Ok(()),
         }

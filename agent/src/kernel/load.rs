@@ -52,6 +52,8 @@ pub(super) fn load(
             .ok_or_else(|| KernelError::Load { error: format!("it has no map {name}"), hint: "" })?;
         check_pinned(name, map, pins)?;
     }
+    // Megabytes, with what the programs say of their lines.
+    drop(declared);
     let sizes = sizes.adopting(|name| pinned(&pins.map(name)).ok().flatten().map(|info| info.max_entries));
 
     let (mask_v4, mask_v6) = (mask("FLOWS_V4", sizes.flows.v4)?, mask("FLOWS_V6", sizes.flows.v6)?);

@@ -116,6 +116,16 @@ impl<K: Plain, V: Plain> Map<K, V> {
         Ok(entries)
     }
 
+    /// The elements of an array in order.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn elements(&self) -> io::Result<Vec<V>> {
+        let mut elements = Vec::with_capacity(self.fd.info().max_entries as usize);
+        self.for_each(|_, value| elements.extend(from_bytes::<V>(value)))?;
+        Ok(elements)
+    }
+
     fn for_each(&self, mut each: impl FnMut(K, &[u8])) -> io::Result<()> {
         let mut keys = vec![0; CHUNK * size_of::<K>()];
         let mut values = vec![0; CHUNK * self.fd.value_bytes()];

@@ -109,5 +109,5 @@ impl MapWriter for Maps {
 
 /// The elements of an array in order.
 fn array<V: Plain>(map: &Map<u32, V>, name: &'static str) -> Result<Vec<V>, KernelError> {
-    Ok(map.entries().map_err(failed(name))?.into_iter().map(|(_, value)| value).collect())
+    map.elements().map_err(failed(name))
 }

@@ -46,7 +46,7 @@ pub use self::{
 };
 use crate::{
     datapath::{Datapath, RuleId, RuleOrigin},
-    plan::{CommitError, CommitReport, Desired, Interface, Layout, Plan, Sizes, Write, clean, switch},
+    plan::{CommitError, CommitReport, Desired, Image, Interface, Layout, Plan, Sizes, Write, clean, switch},
     shared_map::SharedMap,
 };
 
@@ -104,6 +104,8 @@ impl Kernel {
         let pins = Pins::new(&options.pins);
         let fresh = !options.pins.exists();
         let lock = pins.prepare()?;
+        // Maps that nobody has written to yet hold nothing.
+        let layout = pins.pinned().is_empty().then(|| Layout::found(Image::default()));
         let loaded = load::load(object, &pins, &options.sizes, options.log_level);
         let (ebpf, sizes) = loaded.inspect_err(|_| {
             if fresh {
@@ -119,7 +121,7 @@ impl Kernel {
             maps: Maps::open(&pins)?,
             counters: Counters::open(&pins)?,
             attachments: Attachments::new(mode, options.xdp_mode),
-            layout: None,
+            layout,
             uplink: 0,
             events: options.events,
             pinned: pins.pinned(),

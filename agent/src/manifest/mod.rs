@@ -19,24 +19,28 @@ mod names;
 mod node;
 mod object;
 mod parse;
+mod pieces;
 mod scalar;
 mod text;
 mod tree;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 pub(crate) use self::kinds::Value;
-use self::tree::Origin;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics, Excerpt, Severity, escape},
     kinds::Kind,
     object::{Key, Object},
     text::Text,
 };
+use self::{pieces::Unit, tree::Origin};
 use crate::check::PolicyCheck;
+
+/// Bytes of files that are read together: a text is kept no longer than it has to be.
+const AT_ONCE: usize = 32 << 20;
 
 /// Objects that were read, each valid by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,18 @@ pub struct Documents {
     pub checks: Vec<PolicyCheck>,
     /// What the author may want to know though nothing is refused.
     pub warnings: Diagnostics,
+}
+
+impl Documents {
+    /// Adds what was read after it.
+    fn append(&mut self, mut after: Self) {
+        self.objects.append(&mut after.objects);
+        self.checks.append(&mut after.checks);
+        self.warnings.extend(after.warnings);
+        for (kind, count) in after.skipped {
+            *self.skipped.entry(kind).or_default() += count;
+        }
+    }
 }
 
 /// Reads files, and directories with all that is below them.
@@ -86,14 +102,20 @@ impl Reader {
         let mut files: Vec<_> = paths.iter().flat_map(|path| files::list(path, &mut self.found)).collect();
         // A file that is named, and its directory too.
         files.retain(|path| seen.insert(path.clone()));
-        files.iter().fold(self, |reader, path| reader.file(path))
-    }
-
-    fn file(mut self, path: &Path) -> Self {
-        match files::read(path, &mut self.found) {
-            Some(text) => self.text(&path.display().to_string(), &text),
-            None => self,
+        let mut files = files.iter();
+        while !files.as_slice().is_empty() {
+            let (mut texts, mut bytes) = (Vec::new(), 0);
+            while bytes < AT_ONCE
+                && let Some(path) = files.next()
+            {
+                let Some(text) = files::read(path, &mut self.found) else { continue };
+                bytes += text.len();
+                texts.push((path.display().to_string(), text));
+            }
+            let origins = texts.iter().map(|(name, text)| Origin::of_file(name, text));
+            self.units(origins.map(|origin| Unit { origin, implied: None }));
         }
+        self
     }
 
     /// Adds bytes that came from elsewhere, as from standard input.
@@ -108,17 +130,24 @@ impl Reader {
     /// Adds a text.
     #[must_use]
     pub fn text(mut self, name: &str, text: &str) -> Self {
-        object::read(&Origin::of_file(name, text), None, &mut self.documents, &mut self.found);
+        self.units([Unit { origin: Origin::of_file(name, text), implied: None }]);
         self
     }
 
-    /// Adds an object whose text was kept.
+    /// Adds objects whose texts were kept.
     #[must_use]
-    pub fn kept(mut self, text: &Text) -> Self {
-        let padded = text.padded();
-        let implied = text.implied.as_ref().map(|(version, kind)| (&**version, &**kind));
-        object::read(&text.origin(&padded), implied, &mut self.documents, &mut self.found);
+    pub fn kept<'t>(mut self, texts: impl IntoIterator<Item = &'t Text>) -> Self {
+        let texts: Vec<_> = texts.into_iter().map(|text| (text, text.padded())).collect();
+        self.units(texts.iter().map(|(text, padded)| {
+            let implied = text.implied.as_ref().map(|(version, kind)| (&**version, &**kind));
+            Unit { origin: text.origin(padded), implied }
+        }));
         self
+    }
+
+    fn units<'t>(&mut self, units: impl IntoIterator<Item = Unit<'t>>) {
+        let units: Vec<_> = units.into_iter().collect();
+        pieces::read(&units, pieces::LONG, &mut self.documents, &mut self.found);
     }
 
     /// The objects, unless anything is wrong.

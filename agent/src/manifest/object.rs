@@ -58,20 +58,20 @@ const OURS: &str = "weir.dev";
 /// Kinds that decided traffic before ClusterNetworkPolicy did.
 const REPLACED: [&str; 2] = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
 
-/// Reads the objects of a text.
+/// Reads the objects of a text. Says for how many nodes aliases stood.
 pub(super) fn read(
     origin: &Origin<'_>,
     implied: Option<(&str, &str)>,
     into: &mut Documents,
     found: &mut Diagnostics,
-) {
+) -> usize {
     parse::documents(origin, found, |tree, found| {
         let root = tree.root();
         // An empty document.
         if !root.is_null() {
             visit(tree, root, implied, into, found);
         }
-    });
+    })
 }
 
 fn visit(

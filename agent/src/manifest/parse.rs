@@ -17,14 +17,15 @@ use super::{
 };
 
 /// Nodes that all the aliases of a file may stand for together.
-const MAX_COPIED: usize = 200_000;
+pub(super) const MAX_COPIED: usize = 200_000;
 
-/// Hands each document that is YAML to `each`; what is wrong goes to `found`.
+/// Hands each document that is YAML to `each`; what is wrong goes to `found`. Says for how many nodes aliases
+/// stood.
 pub(super) fn documents(
     origin: &Origin<'_>,
     found: &mut Diagnostics,
     mut each: impl FnMut(&Tree<'_>, &mut Diagnostics),
-) {
+) -> usize {
     let options = options! { emit_comments: false, emit_unresolved_aliases: true };
     let mut parser = Parser::new_from_str_with_options(origin.text, options);
     let mut builder = Builder::new(origin);
@@ -49,11 +50,12 @@ pub(super) fn documents(
                 let message = format!("syntax error: {}", error.info());
                 found.push(origin.diagnostic(Severity::Error, (mark, mark.byte + 1), message));
                 if !parser.proceed_next_document().unwrap_or(false) {
-                    return;
+                    break;
                 }
             }
         }
     }
+    builder.copied
 }
 
 fn mark(marker: &Marker) -> Mark {

@@ -38,7 +38,8 @@ items:
 fn keep(objects: &Objects) -> Objects {
     let stored: Vec<_> = objects.texts().map(|text| serde_json::to_string(text).unwrap()).collect();
     let texts = stored.iter().map(|text| serde_json::from_str::<Text>(text).unwrap());
-    let reader = texts.fold(Reader::default(), |reader, text| reader.kept(&text));
+    let texts: Vec<_> = texts.collect();
+    let reader = Reader::default().kept(&texts);
     let mut again = Objects::default();
     again.insert_all(reader.finish().unwrap());
     again

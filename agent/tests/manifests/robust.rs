@@ -184,7 +184,7 @@ proptest! {
         match manifest::from_text("x", &text) {
             Ok(documents) => {
                 // What was accepted is accepted again from where it is kept.
-                let reader = documents.objects.iter().fold(Reader::default(), |reader, object| reader.kept(object.text()));
+                let reader = Reader::default().kept(documents.objects.iter().map(manifest::Object::text));
                 prop_assert_eq!(reader.finish().map(|kept| kept.objects), Ok(documents.objects));
             }
             Err(diagnostics) => {

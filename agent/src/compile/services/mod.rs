@@ -99,6 +99,7 @@ impl Compiled {
         unhealthy: &Unhealthy,
         numbers: &mut Interner<ServicePortKey>,
     ) {
+        let identities = self.services.identities.clone();
         if self.config != cluster.config || self.node.as_ref() != cluster.nodes.get(node) {
             // These have a say in all services.
             *self = Self { config: cluster.config.clone(), ..Self::default() };
@@ -149,6 +150,10 @@ impl Compiled {
                 Some(service) => drop(self.services.frontends.insert(frontend, service.clone())),
                 None => drop(self.services.frontends.remove(&frontend)),
             }
+        }
+        if self.services.identities == identities {
+            // The very same: policy is judged anew where they are not.
+            self.services.identities = identities;
         }
     }
 
@@ -226,6 +231,8 @@ impl Outcome {
                 frontends.push((kind, frontend, in_family.at(kind, address)));
             }
         }
+        // Most services have one, and there are many of them.
+        frontends.shrink_to_fit();
         let health_check = health_check(service, slices, place, failing);
         Self { frontends, health_check, probes, cluster_ips: service.cluster_ips.clone() }
     }

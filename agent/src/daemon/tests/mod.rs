@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use self::fake::{Fake, World};
 use super::{
-    engine::{Engine, Settings, StartError},
+    engine::{Beginning, Engine, Settings, StartError},
     state::Directory,
 };
 use crate::{
@@ -87,7 +87,8 @@ impl Host {
         let settings = Settings { node: "a".into(), manifests: vec![self.file()], uplink: None };
         let directory = Directory::open(&self.root.path().join("state"))?;
         let (names, _) = tokio::sync::watch::channel(Arc::default());
-        Engine::start(settings, directory, self.fake.clone(), self.fake.clone(), names, None)
+        let beginning = Beginning::find(&directory, &settings)?;
+        Engine::start(settings, directory, self.fake.clone(), self.fake.clone(), names, beginning)
     }
 
     fn world(&self) -> std::cell::RefMut<'_, World> {

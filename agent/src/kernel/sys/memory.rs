@@ -58,6 +58,15 @@ impl Mapped {
     }
 }
 
+/// Gives back to the kernel what the allocator keeps for later.
+pub fn give_back_free_memory() {
+    // SAFETY: takes no pointer, and leaves what is in use where it is.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: what `mmap` gave; nothing borrows from it.

@@ -58,6 +58,7 @@ fn ports(object: &Fields<'_>) -> Vec<EndpointPort> {
         }
     }
     refuse_duplicates(names, "name");
+    ports.shrink_to_fit();
     ports
 }
 

@@ -70,6 +70,8 @@ proptest! {
             compiled.update(&cluster, "node-1", &unhealthy, &mut numbers);
             numbers.free(compiled.gone_since(&before));
 
+            let (identities, were) = (&compiled.services.identities, &before.services.identities);
+            prop_assert_eq!(identities.is_same(were), identities == were, "policy is judged anew for nothing");
             let in_use = numbers.clone();
             prop_assert_eq!(&compiled.services, &services::compile(&cluster, "node-1", &unhealthy, &mut numbers));
             prop_assert!(numbers.iter().eq(in_use.iter()), "a number in use was freed, or one was kept");

@@ -24,12 +24,14 @@ pub struct State {
     pub flags: u32,
 }
 
-/// Settings of the cluster that the programs act on.
+/// What the programs act on: settings of the cluster, and where to read.
 pub mod flags {
     /// What pods send outside of the cluster leaves under the node's address.
     pub const MASQUERADE: u32 = 1 << 0;
     /// TCP connections to services whose backend is gone are reset.
     pub const RESET_GONE: u32 = 1 << 1;
+    /// The commit in force wrote the second number of identities: what no pod is asked about reads that one.
+    pub const SECOND_SLOT: u32 = 1 << 2;
 }
 
 /// Bits of the values of the `INSIDE_*` LPM tries: whose a cluster's own address is.

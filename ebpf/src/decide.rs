@@ -19,7 +19,7 @@ use crate::{
     maps, masquerade,
     parse::Kind,
     policy::{self, Direction},
-    report,
+    report, service,
     slow::{self, GO_ON, NOT_OURS},
     tunnel, words,
     work::{End, Work},
@@ -249,7 +249,7 @@ fn is_outside<F: Family>(ctx: &Ctx, key: &FlowKey<F::Addr>) -> bool {
     let src = &key.src;
     let is_local = F::endpoint(src).is_some_and(|pod| pod.ifindex != ctx.ingress_ifindex());
     let is_node = F::inside(src) & inside::OWN != 0;
-    let is_service = matches!(F::identity(src).slots[0], IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
+    let is_service = matches!(service::identity::<F>(src), IDENTITY_SERVICE | IDENTITY_SERVICE_CIDR);
     let front = FrontendKey { addr: *src, port: key.sport, protocol: key.protocol as u16 };
     !src.is_martian() && !is_node && !is_local && !is_service && F::frontend(front).is_none()
 }

@@ -6,12 +6,13 @@ use weir_common::{
     policy::{IDENTITY_SERVICE, IDENTITY_SERVICE_CIDR},
     reason::{Hook, Reason},
     service::{Backend, FrontendKey, MemberKey, Ring, Service, flags, member},
-    state::inside,
+    state::{flags::SECOND_SLOT, inside},
 };
 
 use crate::{
     ctx::Ctx,
     family::{Family, NO_MEMBER},
+    maps,
     parse::{Kind, Packet},
     slow::{self, GO_ON, NOT_OURS},
     tunnel, words,
@@ -110,11 +111,19 @@ fn unserved<F: Family>(key: &FlowKey<F::Addr>) -> u32 {
     if F::endpoint(&key.dst).is_some() {
         return NOT_OURS;
     }
-    match F::identity(&key.dst).slots[0] {
+    match identity::<F>(&key.dst) {
         IDENTITY_SERVICE => Reason::ServicePortUnknown as u32,
         IDENTITY_SERVICE_CIDR => Reason::ServiceUnallocated as u32,
         _ => NOT_OURS,
     }
+}
+
+/// What an address is to the commit in force, where no pod is asked about it.
+#[inline(always)]
+pub fn identity<F: Family>(addr: &F::Addr) -> u32 {
+    let [first, second] = F::identity(addr).slots;
+    let is_second = maps::state().is_some_and(|state| state.flags & SECOND_SLOT != 0);
+    if is_second { second } else { first }
 }
 
 /// Whether a packet may open a flow. On the uplink most are no concern of ours, and this tells it sooner

@@ -46,8 +46,8 @@ pub(super) fn stage(
         }
     }
 
-    // Without endpoints nobody reads either number, and there is nothing to stage.
-    let unread = image.endpoints.is_empty();
+    // Before the first commit nobody reads either number, and there is nothing to stage.
+    let unread = image.state.epoch == 0;
     let mut switch = false;
     let (mut make, mut settle, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for net in prefixes {

@@ -140,6 +140,7 @@ impl Plan {
         let services = services::place(&image, known.map(|known| &known.services), datapath, sizes)?;
         let mut writes = services.make;
         let mut cleanup = Vec::new();
+        let mut slot = slot_in_force(&image);
         let policy = match known.filter(|known| known.judges_as(desired)) {
             Some(known) => known.policy.clone(),
             None => {
@@ -147,6 +148,7 @@ impl Plan {
                 let judged = judge(&image, before, desired, sizes)?;
                 writes.extend(judged.writes);
                 cleanup = judged.cleanup;
+                slot = judged.slot;
                 judged.known
             }
         };
@@ -159,7 +161,7 @@ impl Plan {
             policy,
             services: services.known,
         });
-        let state = state(&image, desired);
+        let state = state(&image, desired, slot);
         if writes.is_empty() && active.settled && state == image.state {
             return Ok(Self { known, ..Self::default() });
         }
@@ -189,6 +191,8 @@ impl Known {
 /// What it takes to have pods judged otherwise.
 struct Judged {
     known: policy::Known,
+    /// The number of identities that is read once the plan is done: 0 or 1.
+    slot: u32,
     writes: Vec<Write>,
     cleanup: Vec<Write>,
 }
@@ -200,7 +204,7 @@ fn judge(
     sizes: &Sizes,
 ) -> Result<Judged, TooLarge> {
     let datapath = desired.datapath;
-    let slot = image.endpoints.values().next().map_or(0, |endpoint| endpoint.slot);
+    let slot = image.endpoints.values().next().map_or(slot_in_force(image), |endpoint| endpoint.slot);
 
     let attached = || {
         datapath
@@ -225,7 +229,7 @@ fn judge(
     writes.extend(endpoints);
     let mut cleanup = identities.clean;
     cleanup.push(Write::Peers(Change::Delete(policy.stale)));
-    Ok(Judged { known: policy.known, writes, cleanup })
+    Ok(Judged { known: policy.known, slot: identities.slot, writes, cleanup })
 }
 
 /// The active contents, with the remains of an interrupted commit removed first.
@@ -275,8 +279,13 @@ fn switch_endpoints(
     ])
 }
 
-/// The element of `STATE`, of the epoch that is active.
-fn state(image: &Image, desired: &Desired<'_>) -> State {
+/// The number of identities that is read where no endpoint says: 0 or 1.
+const fn slot_in_force(image: &Image) -> u32 {
+    (image.state.flags & flags::SECOND_SLOT != 0) as u32
+}
+
+/// The element of `STATE`, of the epoch that is active, for identities that are read in `slot`.
+fn state(image: &Image, desired: &Desired<'_>, slot: u32) -> State {
     let addresses = &desired.datapath.node_addresses;
     let v4 = addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(V4::from_octets(address.octets())),
@@ -293,7 +302,8 @@ fn state(image: &Image, desired: &Desired<'_>) -> State {
         node_v6: v6.unwrap_or_default(),
         uplink: desired.uplink,
         flags: flag(desired.datapath.masquerade, flags::MASQUERADE)
-            | flag(desired.datapath.reset_gone, flags::RESET_GONE),
+            | flag(desired.datapath.reset_gone, flags::RESET_GONE)
+            | flag(slot == 1, flags::SECOND_SLOT),
     }
 }
 

@@ -89,6 +89,22 @@ impl Lab {
     }
 
     fn try_commit_with(&mut self, manifest: &str, unhealthy: &Unhealthy) -> anyhow::Result<()> {
+        self.switch(manifest, unhealthy)?;
+        self.end_commit()
+    }
+
+    /// Brings a cluster into force, and leaves the commit's end, [`end_commit`](Self::end_commit), to the caller.
+    pub fn begin_commit(&mut self, manifest: &str) {
+        self.switch(manifest, &Unhealthy::default()).expect("a commit");
+    }
+
+    /// Takes away what a commit has replaced.
+    pub fn end_commit(&mut self) -> anyhow::Result<()> {
+        self.node.kernel_mut().finish()?;
+        Ok(())
+    }
+
+    fn switch(&mut self, manifest: &str, unhealthy: &Unhealthy) -> anyhow::Result<()> {
         let cluster = cluster(manifest);
         let mut interfaces = BTreeMap::new();
         for (name, pod) in &cluster.pods {
@@ -101,7 +117,6 @@ impl Lab {
         let mut numbers = self.numbers.clone();
         let datapath = compile_with(&cluster, &self.name, unhealthy, &mut numbers)?;
         self.node.kernel_mut().commit(&datapath, &interfaces)?;
-        self.node.kernel_mut().finish()?;
         numbers.retain(&datapath);
         (self.numbers, self.datapath, self.interfaces) = (numbers, datapath, interfaces);
         Ok(())

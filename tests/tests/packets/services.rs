@@ -4,7 +4,8 @@ use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, NODE_MAC, read_tuple, wrong_checksums};
 
 use super::{
-    ACK, CLIENT, FAMILIES, FIN, Family, SERVER, SYN, V4, dropped, handed_over, on_node, through_stack,
+    ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, SERVER, SYN, V4, V6, dropped, handed_over,
+    manifests::service, on_node, through_stack,
 };
 
 /// Where the TTL or hop limit stands.
@@ -195,6 +196,30 @@ fn an_address_of_the_service_range_has_its_ports_or_nothing() {
             let free = to(family.unallocated, 80).tcp(SYN);
             dropped(lab.send(CLIENT, &free), Reason::ServiceUnallocated, "no service");
             handed_over(lab.send(CLIENT, &to(family.web, 80).tcp(SYN)), "its port");
+        }
+    });
+}
+
+#[test]
+fn an_address_is_a_services_from_the_commit_on_and_no_longer() {
+    let late = service("late", 77, "  ports: [{port: 80}]");
+    on_node(|lab| {
+        let check = |lab: &Lab, reason, when| {
+            for (family, address) in [(V4, "10.96.0.77"), (V6, "fd00:10:96::77")] {
+                dropped(lab.send(CLIENT, &Ends::new(family.client, address, 81).tcp(SYN)), reason, when);
+                handed_over(lab.send(CLIENT, &Ends::new(family.client, family.web, 80).tcp(SYN)), when);
+            }
+        };
+        // Of the two numbers that an identity has, each round's first commit writes another.
+        for _ in 0..3 {
+            lab.begin_commit(&format!("{CLUSTER}{late}"));
+            check(lab, Reason::ServicePortUnknown, "there");
+            lab.end_commit().unwrap();
+            check(lab, Reason::ServicePortUnknown, "still there");
+            lab.begin_commit(CLUSTER);
+            check(lab, Reason::ServiceUnallocated, "gone");
+            lab.end_commit().unwrap();
+            check(lab, Reason::ServiceUnallocated, "still gone");
         }
     });
 }

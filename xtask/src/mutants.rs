@@ -43,6 +43,8 @@ struct Mutant {
     old: String,
     /// What is put in its place.
     new: String,
+    /// The module of the packet tests that looks there: it is asked first.
+    packets: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,16 +53,17 @@ struct List {
     mutant: Vec<Mutant>,
 }
 
-/// Tests that may notice a fault, the quickest first: package and target.
-type Suite = &'static [(&'static str, &'static str)];
-const OF_AGENT: Suite = &[
-    ("weir-tests", "conformance"),
-    ("weir-tests", "service_conformance"),
-    ("weir", "policy"),
-    ("weir", "manifests"),
+/// A test: package, target, and the part of its name that those have which are run; empty: all.
+type Test<'a> = (&'a str, &'a str, &'a str);
+/// Tests that may notice a fault, the quickest first.
+const OF_AGENT: &[Test<'_>] = &[
+    ("weir-tests", "conformance", ""),
+    ("weir-tests", "service_conformance", ""),
+    ("weir", "policy", ""),
+    ("weir", "manifests", ""),
 ];
-const OF_KERNEL: Suite =
-    &[("weir-tests", "fuzz"), ("weir-tests", "kernel_conformance"), ("weir-tests", "packets")];
+const OF_KERNEL: &[Test<'_>] =
+    &[("weir-tests", "fuzz", ""), ("weir-tests", "kernel_conformance", ""), ("weir-tests", "packets", "")];
 
 /// Makes the faults whose text or file contains `only`, one by one; with `quick` only the first test of
 /// each suite is asked, and what it does not notice is still to be tried. With `update`, what was found is written
@@ -77,12 +80,10 @@ pub(crate) fn run(only: Option<&str>, quick: bool, update: bool) -> Result<ExitC
     let object = copy.kernel_programs()?;
     let sound = copy.root.join("target/sound");
     fs::copy(object, &sound).context("cannot keep the kernel programs")?;
-    let suite_of = |mutant: &Mutant| &mutant.suite()[..if quick { 1 } else { mutant.suite().len() }];
-    let suites: BTreeSet<_> = chosen.iter().map(|mutant| suite_of(mutant)).collect();
-    for suite in suites {
-        if let Some(test) = copy.noticed_by(suite, &sound, &sound)? {
-            bail!("`{test}` fails without any fault");
-        }
+    let most = if quick { 1 } else { usize::MAX };
+    let tests: BTreeSet<_> = chosen.iter().flat_map(|mutant| mutant.suite().take(most)).collect();
+    if let Some(test) = copy.noticed_by(tests, &sound, &sound)? {
+        bail!("`{test}` fails without any fault");
     }
     let mut noticed = noticed_before()?;
     let (mut tried, mut missed) = (0, 0);
@@ -93,7 +94,7 @@ pub(crate) fn run(only: Option<&str>, quick: bool, update: bool) -> Result<ExitC
         );
         let test = copy.with(mutant, |copy| {
             let object = if mutant.is_of_kernel() { copy.kernel_programs()? } else { sound.clone() };
-            copy.noticed_by(suite_of(mutant), &object, &sound)
+            copy.noticed_by(mutant.suite().take(most), &object, &sound)
         })?;
         match &test {
             Some(test) => println!("caught  {}  ({test})", mutant.fault),
@@ -156,16 +157,18 @@ fn read() -> Result<Vec<Mutant>> {
 }
 
 impl Mutant {
+    /// Whether the kernel programs are built from its file.
     fn is_of_kernel(&self) -> bool {
-        self.file.starts_with("ebpf")
+        self.file.starts_with("ebpf") || self.file.starts_with("common")
     }
 
     fn name(&self) -> (PathBuf, String) {
         (self.file.clone(), self.fault.clone())
     }
 
-    fn suite(&self) -> Suite {
-        if self.is_of_kernel() { OF_KERNEL } else { OF_AGENT }
+    fn suite(&self) -> impl Iterator<Item = Test<'_>> {
+        let first = self.packets.iter().map(|module| ("weir-tests", "packets", &**module));
+        first.chain(if self.is_of_kernel() { OF_KERNEL } else { OF_AGENT }.iter().copied())
     }
 
     /// The sources with the fault.
@@ -227,12 +230,18 @@ impl Copy {
     }
 
     /// The first of the tests that fails with the kernel programs in `object`; each is built when its turn comes.
-    fn noticed_by(&self, suite: Suite, object: &Path, sound: &Path) -> Result<Option<String>> {
-        for (package, target) in suite {
+    fn noticed_by<'t>(
+        &self,
+        tests: impl IntoIterator<Item = Test<'t>>,
+        object: &Path,
+        sound: &Path,
+    ) -> Result<Option<String>> {
+        for (package, target, part) in tests {
             let executable = self.build(package, target, sound)?;
             let mut command = Command::new("timeout");
             command.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string()).arg(&executable);
-            command.current_dir(self.root.join(if *package == "weir" { "agent" } else { "tests" }));
+            command.arg(part);
+            command.current_dir(self.root.join(if package == "weir" { "agent" } else { "tests" }));
             command.envs([
                 ("RUST_TEST_THREADS", "1"),
                 ("RUST_BACKTRACE", "0"),
@@ -241,7 +250,7 @@ impl Copy {
             command.env("WEIR_EBPF_OBJECT", object);
             let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
             if !status.with_context(|| format!("cannot start {}", executable.display()))?.success() {
-                return Ok(Some(format!("{package} --test {target}")));
+                return Ok(Some(format!("{package} --test {target} {part}").trim_end().to_owned()));
             }
         }
         Ok(None)
@@ -313,6 +322,7 @@ mod tests {
             file: "ebpf/src/policy.rs".into(),
             old: "a".to_owned(),
             new: "b".to_owned(),
+            packets: None,
         };
         let mutants = [mutant("one"), mutant("other"), mutant("not tried")];
         let tests = [Some("weir-tests --test packets".to_owned()), None];

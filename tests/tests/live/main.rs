@@ -17,6 +17,7 @@ mod gone;
 mod health;
 mod hosts;
 mod input;
+mod metrics;
 mod node;
 mod policy;
 mod reject;

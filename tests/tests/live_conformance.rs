@@ -19,6 +19,13 @@ fn run(folders: &[&str]) -> Report {
 }
 
 #[test]
+fn cases_of_both_kinds_run_one_after_the_other() {
+    let case = "policy/both-ends-protocol-intersection";
+    let report = run(&[case, "service/clusterip-udp", case, "service/dual-stack"]);
+    assert!(report.passed > 4, "only {report}");
+}
+
+#[test]
 fn every_policy_case_holds_on_live_nodes() {
     let report = run(&["policy", "policy-cluster", "policy-cluster-random", "policy-e2e", "policy-random"]);
     assert!(report.passed >= 39_000, "only {report}");

@@ -17,7 +17,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{MANIFESTS, PATIENCE};
+use super::{MANIFESTS, PATIENCE, STATES};
 
 /// What a command said.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Agent {
     }
 
     fn wait_ready(&mut self) {
-        let socket = Path::new("/run/weir").join(&self.node).join("weir.sock");
+        let socket = Path::new(STATES).join(&self.node).join("weir.sock");
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(&socket).is_err() {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -40,6 +40,8 @@ pub use self::agent::{Agent, Answer, spawn, weir};
 
 /// The directory that the agents watch.
 pub const MANIFESTS: &str = "/run/manifests";
+/// The directory with one directory of state for each agent.
+pub const STATES: &str = "/run/weir";
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,7 +5,8 @@ use weir_common::{policy::RuleHits, reason::Reason};
 use weir_tests::packets::{Ends, Lab};
 
 use super::{
-    ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, SERVER, SYN, dropped, handed_over, on_node, through_stack,
+    ACK, CLIENT, CLUSTER, FAMILIES, FIN, Family, SERVER, SYN, dropped, handed_over, manifests::service,
+    on_node, through_stack,
 };
 
 /// How [`counted`] calls it that a pod is isolated and no rule matches.
@@ -101,8 +102,9 @@ spec:
 fn a_change_that_leaves_a_rule_leaves_its_counts_and_counts_no_connection_twice() {
     on_node(|lab| {
         let open = FAMILIES.map(|family| talk(lab, family, 4));
-        // The rule moves in its file, and live flows are decided again.
-        lab.commit(&format!("# A line.\n{CLUSTER}"));
+        // The rule moves in its file, and live flows are decided again: they are after every change.
+        let more = service("more", 77, "  ports: [{port: 80}]");
+        lab.commit(&format!("# A line.\n{CLUSTER}{more}"));
         for there in open {
             handed_over(lab.send(SERVER, &there.back().tcp(ACK)), "back first");
             handed_over(lab.send(CLIENT, &there.tcp(ACK)), "there");

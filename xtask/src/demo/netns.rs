@@ -68,6 +68,15 @@ pub fn remove(netns: &str) -> Result<()> {
     }
 }
 
+/// Removes every namespace that this mount namespace has a name for.
+pub fn remove_all() -> Result<()> {
+    let Ok(names) = fs::read_dir(DIRECTORY) else { return Ok(()) };
+    for name in names {
+        remove(&name?.file_name().to_string_lossy())?;
+    }
+    Ok(())
+}
+
 fn path(netns: &str) -> PathBuf {
     Path::new(DIRECTORY).join(netns)
 }

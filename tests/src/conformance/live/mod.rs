@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use weir::{
     cluster::{Cluster, Objects},
     compile::Numbers,
@@ -40,7 +40,7 @@ use super::{
     service,
 };
 use crate::{
-    live::{Agent, file, watched, weir},
+    live::{Agent, STATES, file, netns, watched, weir},
     packets::Ends,
 };
 
@@ -91,6 +91,7 @@ impl Level for Live {
         }
         if self.running.is_none() {
             self.wire = service::Wire::default();
+            remove_others()?;
             self.objects = nodes(change.objects);
             self.running = Some(Running::start(&self.objects, change.cluster)?);
         }
@@ -119,10 +120,21 @@ impl Level for Live {
     }
 
     fn run_service_case(&mut self, directory: &Path) -> Result<Option<service::Report>> {
-        // What the agents of the one are told, those of the other would hear.
-        self.running = None;
+        if self.running.take().is_some() {
+            remove_others()?;
+        }
         service::run_on(&mut self.wire, directory).map(Some)
     }
+}
+
+/// Removes what the nodes of other cases left behind: agents, which would be told what those of these cases are told,
+/// and namespaces of the same names.
+fn remove_others() -> Result<()> {
+    if Path::new(STATES).is_dir() {
+        let answer = weir(&["detach", "--all"]);
+        ensure!(answer.status == 0, "weir detach exits with {}: {}", answer.status, answer.err);
+    }
+    netns::remove_all()
 }
 
 impl Running {

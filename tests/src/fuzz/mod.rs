@@ -33,8 +33,9 @@ use crate::packets::{At, Lab, ip_command};
 
 /// After so many packets the flow tables are emptied, before a set of theirs may be full.
 const ROUND: u64 = 4_000;
-/// And after so long, before a flow may end by itself: the model knows no time.
-const ROUND_TIME: Duration = Duration::from_secs(20);
+/// And after so long: the model knows no time, and a flow that is five seconds old looks whether its other direction is
+/// still there.
+const ROUND_TIME: Duration = Duration::from_secs(4);
 /// Packets from one change of the cluster to the next.
 const EPOCH: u64 = 900;
 /// Packets from one line about a long run to the next.

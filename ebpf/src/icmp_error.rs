@@ -11,7 +11,7 @@ use weir_common::{
 
 use crate::{
     ctx::Ctx,
-    decide,
+    decide, deliver,
     family::Family,
     flow::{self, Path},
     maps,
@@ -65,7 +65,8 @@ pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Res
             return Err(Reason::IcmpUnrelated);
         }
     }
-    if path.flags & flags::REWRITE != 0 {
+    // One whose hops run out goes to the stack as it came.
+    if path.flags & flags::REWRITE != 0 && !deliver::expires(packet, path) {
         translate::<F>(ctx, packet, quoted, path)?;
         // That was all there is to rewrite.
         path.flags = path.flags & !flags::REWRITE | flags::REWRITTEN;

@@ -4,7 +4,8 @@ use weir_common::reason::Reason;
 use weir_tests::packets::{Ends, Lab, l4_offset, read_tuple, wrong_checksums};
 
 use super::{
-    ACK, CLIENT, FAMILIES, Family, OTHER, SERVER, SYN, V4, dropped, handed_over, on_node, through_stack,
+    ACK, CLIENT, FAMILIES, Family, OTHER, SERVER, SYN, V4, dropped, handed_over, on_node, set_hops,
+    through_stack,
 };
 
 #[test]
@@ -90,6 +91,21 @@ fn an_error_about_a_service_speaks_of_the_service() {
                     assert_eq!(header.header_checksum, header.calc_header_checksum());
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn an_error_whose_hops_run_out_goes_to_the_stack_as_it_came() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            let ask = Ends::new(family.client, family.web, 80);
+            let received = handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "opened");
+            let mut error = Ends::new(family.server, family.client, 0).unreachable(&received);
+            set_hops(&mut error, 2);
+            handed_over(lab.send(SERVER, &error), "two left");
+            set_hops(&mut error, 1);
+            assert_eq!(through_stack(lab.send(SERVER, &error), "one left"), error);
         }
     });
 }

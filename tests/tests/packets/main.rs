@@ -131,3 +131,13 @@ fn dropped(verdict: Result<Passed, Reason>, reason: Reason, what: &str) {
         other => panic!("{what}: {other:?} instead of {reason:?}"),
     }
 }
+
+/// Sets the TTL or hop limit.
+fn set_hops(frame: &mut [u8], left: u8) {
+    if frame[14] >> 4 == 4 {
+        frame[22] = left;
+        weir_tests::packets::mend_v4(frame);
+    } else {
+        frame[21] = left;
+    }
+}

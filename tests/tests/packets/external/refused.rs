@@ -4,6 +4,7 @@ use super::{
     super::{
         SERVER,
         exposed::{EMPTY, GUARDED, HTTP, RANGED},
+        set_hops,
     },
     *,
 };
@@ -100,13 +101,4 @@ fn the_last_hop_ends_at_the_node() {
             assert_eq!(through_stack(lab.arrive(&frame), "for the stack to report"), frame);
         }
     });
-}
-
-fn set_hops(frame: &mut [u8], left: u8) {
-    if frame[14] >> 4 == 4 {
-        frame[22] = left;
-        weir_tests::packets::mend_v4(frame);
-    } else {
-        frame[21] = left;
-    }
 }

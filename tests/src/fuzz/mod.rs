@@ -33,9 +33,10 @@ use crate::packets::{At, Lab, ip_command};
 
 /// After so many packets the flow tables are emptied, before a set of theirs may be full.
 const ROUND: u64 = 4_000;
-/// And after so long: the model knows no time, and a flow that is five seconds old looks whether its other direction is
-/// still there.
-const ROUND_TIME: Duration = Duration::from_secs(4);
+/// And after so long, before a flow may end by itself: the model knows no time. Shorter, and a slow machine would send
+/// other packets than a quick one. A flow looks whether its other direction is still there after five seconds, which
+/// a round must not take for long runs.
+const ROUND_TIME: Duration = Duration::from_secs(20);
 /// Packets from one change of the cluster to the next.
 const EPOCH: u64 = 900;
 /// Packets from one line about a long run to the next.

@@ -74,13 +74,16 @@ pub fn resolve<F: Family>(ctx: &Ctx, hook: u32, work: &mut Work<F::Addr>) -> Res
     Ok(())
 }
 
-/// Reads the quoted packet.
+/// Reads the quoted packet, which must lie within the error: behind its end, no checksum covers what is there.
 #[inline(always)]
 fn read_quote<F: Family>(
     ctx: &Ctx,
     packet: &Packet<F::Addr>,
     back: &mut FlowKey<F::Addr>,
 ) -> Result<(), Reason> {
+    if packet.piece.end < size_of::<Quote<F::Header>>() as u32 {
+        return Err(Reason::IcmpUnrelated);
+    }
     let quote = ctx.header_mut::<Quote<F::Header>>(packet.l4).map_err(|_| Reason::IcmpUnrelated)?;
     let Some(number) = quote.ip.transport() else { return Err(Reason::IcmpUnrelated) };
     // SAFETY: places of one type each, in the packet and in the map.

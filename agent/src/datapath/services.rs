@@ -80,6 +80,11 @@ impl Datapath {
 
     /// What this node does with a packet that has no history.
     pub fn serve(&self, packet: &Packet) -> Verdict<'_> {
+        self.serve_client(self.client(packet.from), packet)
+    }
+
+    /// The same for a client that is known by where its packet turned up: a node may send under another's address.
+    pub fn serve_client(&self, client: Client, packet: &Packet) -> Verdict<'_> {
         let Some(service) = self.frontends.get(&packet.to) else {
             return match self.identity(packet.to.address) {
                 IDENTITY_SERVICE => Verdict::Reject,
@@ -92,7 +97,7 @@ impl Datapath {
         {
             return Verdict::Drop;
         }
-        let (ring, masquerade, drops) = match self.client(packet.from) {
+        let (ring, masquerade, drops) = match client {
             Client::Pod => (&service.internal, flags::MASQUERADE_POD, flags::EMPTY_INTERNAL_DROPS),
             Client::Node => (&service.internal, flags::MASQUERADE_NODE, flags::EMPTY_INTERNAL_DROPS),
             Client::Outside => (&service.external, flags::MASQUERADE_EXTERNAL, flags::EMPTY_EXTERNAL_DROPS),

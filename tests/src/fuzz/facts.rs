@@ -17,7 +17,7 @@ use crate::packets::Ends;
 pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Option<Quoted> {
     let at = packet.l4 + 8;
     let header = if packet.src.is_ipv4() { 20 } else { 40 };
-    let ip = frame.get(at..at + header + 8)?;
+    let ip = frame[..packet.end].get(at..at + header + 8)?;
     let (src, dst, protocol) = if header == 20 {
         if ip[0] != 0x45 || be16(ip, 6) & 0x1fff != 0 {
             return None;

@@ -96,6 +96,29 @@ fn an_error_about_a_service_speaks_of_the_service() {
 }
 
 #[test]
+fn an_error_that_ends_within_its_quote_is_dropped() {
+    on_node(|lab| {
+        for family in FAMILIES {
+            let ask = Ends::new(family.client, family.web, 80);
+            let received = handed_over(lab.send(CLIENT, &ask.tcp(SYN)), "opened");
+            let needed = l4_offset(&received) + 8;
+            for len in 14..=received.len() {
+                // What the error no longer says still stands behind it.
+                let mut error = Ends::new(family.server, family.client, 0).unreachable(&received[..len]);
+                error.extend(&received[len..]);
+                let what = format!("{len} bytes of the frame quoted, {needed} needed");
+                if len < needed {
+                    dropped(lab.send(SERVER, &error), Reason::IcmpUnrelated, &what);
+                } else {
+                    let passed = handed_over(lab.send(SERVER, &error), &what);
+                    assert_eq!(wrong_checksums(&passed), [""; 0], "{what}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn an_error_whose_hops_run_out_goes_to_the_stack_as_it_came() {
     on_node(|lab| {
         for family in FAMILIES {

@@ -96,7 +96,8 @@ impl Oracle {
     ) -> Option<Result<(), Reason>> {
         let here = ends(packet);
         let to = Frontend { address: here.dst, port: here.dport, protocol: packet.protocol };
-        let from = if flow.from_node { self.node_address(here.src) } else { here.src };
+        let client = if flow.from_node { Client::Node } else { self.datapath.client(here.src) };
+        let call = Call { from: here.src, sport: here.sport, to };
         let frontend = self.datapath.frontends.get(&to);
         let opens = match packet.protocol {
             TCP => packet.tcp_flags & (SYN | ACK) == SYN,
@@ -107,7 +108,7 @@ impl Oracle {
         {
             return None;
         }
-        Some(Err(match (self.datapath.serve(&Call { from, sport: here.sport, to }), frontend) {
+        Some(Err(match (self.datapath.serve_client(client, &call), frontend) {
             (Verdict::Pass, _) => return None,
             (Verdict::Drop, None) => Reason::ServiceUnallocated,
             (Verdict::Drop, Some(service)) => {
@@ -124,9 +125,9 @@ impl Oracle {
                 if !self.pods.contains_key(&backend.address) && self.is_own(backend.address) {
                     flow.by_loopback = flow.from_node;
                 } else {
-                    flow.masqueraded = choice.masquerades(backend) || backend.address == here.src;
+                    flow.masqueraded = choice.masquerades(backend);
                     flow.is_tunnel = !flow.masqueraded
-                        && self.datapath.client(from) == Client::Outside
+                        && client == Client::Outside
                         && choice.service.flags & flags::DSR != 0
                         && !self.pods.contains_key(&backend.address);
                     flow.by_uplink = flow.masqueraded || flow.from_node;

@@ -87,9 +87,10 @@ fn nothing_is_read_again_while_the_network_is_still() {
 #[test]
 fn whatever_changes_on_the_host_is_noticed_at_once() {
     Pair::with(|_| {
+        type IsSeen = fn(&Snapshot) -> bool;
         const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         ip("link set other0 up\nlink set other1 up\n");
-        let changes: [(&str, fn(&Snapshot) -> bool); 4] = [
+        let changes: [(&str, IsSeen); 4] = [
             ("address add 192.0.2.1/24 dev other0", |now| now.addresses.contains_key(&ADDRESS)),
             ("route add 192.0.2.7/32 dev other0", |now| now.host_routes.len() == 1),
             ("link set other0 name other2", |now| now.links.contains_key("other2")),

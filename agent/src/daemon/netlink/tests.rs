@@ -156,7 +156,8 @@ fn a_mac_address_is_asked_anew_when_announcements_were_lost() {
     Pair::with(|pair| {
         let mut netlink = Netlink::settled();
         assert_eq!(netlink.ask("pod0"), FIRST);
-        // More than there is room for, of an interface that is none of ours.
+        // More than there is room for, of an interface that is none of ours. Of one that is down none is announced.
+        pair.in_pod("link set lo up");
         let renamed: String = (0..2000).map(|number| format!("link set lo alias a{number}\n")).collect();
         pair.in_pod(&renamed);
         pair.in_pod(&format!("link set eth0 address {SECOND}"));

@@ -11,8 +11,12 @@ use std::{
 
 /// What comes of each of the `items`, in their order.
 pub(crate) fn on_all_processors<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
-    if processors <= 1 {
+    // To ask how many processors there are is reading several files.
+    let processors = match items.len() {
+        0 | 1 => 1,
+        many => thread::available_parallelism().map_or(1, NonZero::get).min(many),
+    };
+    if processors == 1 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);

@@ -1,6 +1,6 @@
 //! Pods' interfaces: attached before they carry a packet, enforced, and only then brought up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::{error, info, warn};
 
@@ -35,7 +35,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             stays
         });
         accepted.freed.retain(|interface, index| snapshot.links.get(interface) == Some(index));
-        self.repair(&snapshot);
+        // While nothing has come or gone, the rounds are enough.
+        let is_new = self.network_seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &snapshot));
+        if is_new || !self.damage.is_empty() {
+            self.repair(&snapshot);
+        }
 
         let mut resolution = interfaces::resolve(
             cluster,
@@ -168,7 +172,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         }
     }
 
-    fn snapshot(&mut self) -> Result<Snapshot, Failure> {
+    fn snapshot(&mut self) -> Result<Arc<Snapshot>, Failure> {
         self.network
             .snapshot()
             .map_err(|error| self.unchanged(FailureKind::Kernel, format!("cannot list interfaces: {error}")))
@@ -197,9 +201,10 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         self.damage = self.enforcer.damage();
     }
 
-    fn repair(&mut self, snapshot: &Snapshot) {
+    fn repair(&mut self, snapshot: &Arc<Snapshot>) {
         match self.enforcer.repair() {
             Ok(repaired) => {
+                self.network_seen = Some(Arc::clone(snapshot));
                 self.repaired += repaired.len() as u64;
                 for (interface, _) in snapshot.links.iter().filter(|(_, index)| repaired.contains(index)) {
                     warn!(interface, "somebody took the programs off; they are attached again");

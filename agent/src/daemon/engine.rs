@@ -12,7 +12,7 @@ use super::{
     accepted::{self, Accepted, Since, Stored},
     enforcer::{EnforceError, Enforcer},
     events::Names,
-    interfaces::{Network, Resolution},
+    interfaces::{Network, Resolution, Snapshot},
     refusal::{refusal, stays},
     state::{Directory, StateError},
 };
@@ -63,6 +63,8 @@ pub(super) struct Engine<E, N> {
     pub(super) refused: u64,
     /// Interfaces whose programs were taken off and attached again since the start.
     pub(super) repaired: u64,
+    /// The interfaces for which the programs were looked after last.
+    pub(super) network_seen: Option<Arc<Snapshot>>,
     /// What somebody else has removed, as far as it has been logged.
     pub(super) damage: Vec<String>,
     /// Why the watched manifests are not in force.
@@ -141,6 +143,7 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             active: None,
             refused: 0,
             repaired: 0,
+            network_seen: None,
             damage: Vec::new(),
             last_error: None,
             state_error: None,

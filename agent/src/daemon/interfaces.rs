@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::enforcer::Mac;
@@ -30,8 +31,8 @@ pub(super) struct Snapshot {
 
 /// This host's network, as far as the agent has to do with it.
 pub(super) trait Network {
-    /// What is there now.
-    fn snapshot(&mut self) -> io::Result<Snapshot>;
+    /// What is there now; the very same value as before where nothing has changed.
+    fn snapshot(&mut self) -> io::Result<Arc<Snapshot>>;
 
     /// MAC address of the other end of an interface of the last snapshot, of the pod behind it with one of `addresses`.
     fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>>;

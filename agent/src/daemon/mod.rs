@@ -4,6 +4,7 @@
 //! manifests and interfaces and talk to clients; none of them can hold it up.
 
 mod accepted;
+mod announcements;
 mod answer;
 mod attachments;
 mod describe;
@@ -22,6 +23,7 @@ mod kernel;
 mod leftovers;
 mod listing;
 mod manifests;
+mod memory;
 mod metrics;
 mod netlink;
 mod overlay;

@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use rtnetlink::{
     Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
@@ -17,6 +18,7 @@ use rtnetlink::{
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
+    sys::AsyncSocket as _,
 };
 use tokio::{
     runtime::{self, Runtime},
@@ -24,8 +26,10 @@ use tokio::{
 };
 
 use super::{
+    announcements::{Announcements, other_end},
     enforcer::Mac,
     interfaces::{Network, Snapshot},
+    memory::Memory,
 };
 
 /// How long a burst of changes is waited for.
@@ -37,13 +41,14 @@ const ACCEPT_OWN: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
 /// The network of the namespace the agent started in.
 ///
 /// Its calls wait: they are for a thread of their own, never for a task. That thread sends, and receives the answers,
-/// itself: there are as many requests as pods, and to hand each to another thread would cost more than all else that
-/// a change of one policy does.
+/// itself: to hand each request to another thread would cost more than the request.
 #[derive(Debug)]
 pub(super) struct Netlink {
     runtime: Runtime,
     handle: Handle,
-    /// The interfaces of the last snapshot, by number.
+    announcements: Announcements,
+    memory: Memory,
+    /// The interfaces of the last reading, by number.
     links: BTreeMap<u32, LinkMessage>,
 }
 
@@ -56,15 +61,23 @@ impl Netlink {
             rtnetlink::new_connection()?
         };
         runtime.spawn(connection);
-        Ok(Self { runtime, handle, links: BTreeMap::new() })
+        let announcements = Announcements::listen()?;
+        let memory = Memory::new(Instant::now());
+        Ok(Self { runtime, handle, announcements, memory, links: BTreeMap::new() })
     }
 }
 
-/// Sends a word whenever an interface or a route of this network comes or goes. Within a tokio runtime.
+/// Sends a word whenever an interface or a route of this network comes or goes, or a pod's own end of an interface
+/// changes. Within a tokio runtime.
 pub(super) fn watch(changed: mpsc::Sender<()>) -> io::Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
-    tokio::spawn(connection);
+    let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let (routes, _, of_routes) = rtnetlink::new_multicast_connection(&groups)?;
+    let (mut links, _, of_links) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+    // Where that is not permitted, the pods' ends are looked at with the next change.
+    drop(links.socket_mut().socket_mut().set_listen_all_namespaces(true));
+    tokio::spawn(routes);
+    tokio::spawn(links);
+    let mut messages = stream::select(of_routes, of_links);
     tokio::spawn(async move {
         while messages.next().await.is_some() {
             // A pod comes with a burst of messages.
@@ -80,7 +93,45 @@ pub(super) fn watch(changed: mpsc::Sender<()>) -> io::Result<()> {
 }
 
 impl Network for Netlink {
-    fn snapshot(&mut self) -> io::Result<Snapshot> {
+    fn snapshot(&mut self) -> io::Result<Arc<Snapshot>> {
+        let now = Instant::now();
+        self.memory.hear(&self.announcements.news(), now);
+        if let Some(snapshot) = self.memory.snapshot() {
+            return Ok(snapshot);
+        }
+        let snapshot = Arc::new(self.read()?);
+        self.memory.keep(&snapshot, now);
+        Ok(snapshot)
+    }
+
+    fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
+        if let Some(mac) = self.memory.mac(ifindex) {
+            return Ok(Some(mac));
+        }
+        let Some(link) = self.links.get(&ifindex) else { return Ok(None) };
+        let Some(other) = self.runtime.block_on(self.other_end(link))? else {
+            return self.runtime.block_on(self.neighbour(ifindex, addresses));
+        };
+        let mac = mac(&other);
+        if let Some(mac) = mac.filter(|_| self.announcements.would_tell(&other, ifindex)) {
+            self.memory.keep_mac(ifindex, mac);
+        }
+        Ok(mac)
+    }
+
+    fn bring_up(&mut self, ifindex: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
+        self.runtime.block_on(self.handle.link().set(message).execute()).map_err(io_error)
+    }
+
+    fn accept_own(&mut self) -> io::Result<()> {
+        fs::write(ACCEPT_OWN, "1")
+    }
+}
+
+impl Netlink {
+    /// Everything as it is now.
+    fn read(&mut self) -> io::Result<Snapshot> {
         self.runtime.block_on(async {
             let mut snapshot = Snapshot::default();
             let mut loopbacks = BTreeSet::new();
@@ -116,44 +167,15 @@ impl Network for Netlink {
         })
     }
 
-    fn peer_mac(&mut self, ifindex: u32, addresses: &[IpAddr]) -> io::Result<Option<Mac>> {
-        self.runtime.block_on(async {
-            let Some(link) = self.links.get(&ifindex) else { return Ok(None) };
-            match self.other_end(link).await? {
-                Some(other) => Ok(mac(&other)),
-                None => self.neighbour(ifindex, addresses).await,
-            }
-        })
-    }
-
-    fn bring_up(&mut self, ifindex: u32) -> io::Result<()> {
-        let message = LinkUnspec::new_with_index(ifindex).up().build();
-        self.runtime.block_on(self.handle.link().set(message).execute()).map_err(io_error)
-    }
-
-    fn accept_own(&mut self) -> io::Result<()> {
-        fs::write(ACCEPT_OWN, "1")
-    }
-}
-
-impl Netlink {
     /// The other end of a veth or netkit pair, in whatever namespace it is.
     async fn other_end(&self, link: &LinkMessage) -> io::Result<Option<LinkMessage>> {
-        let find = |pick: fn(&LinkAttribute) -> Option<i64>| link.attributes.iter().find_map(pick);
-        let index = find(|attribute| match attribute {
-            LinkAttribute::Link(index) => Some(i64::from(*index)),
-            _ => None,
-        });
-        let Some(index) = index.and_then(|index| u32::try_from(index).ok()).filter(|&index| index != 0)
-        else {
-            return Ok(None);
-        };
+        let Some(index) = other_end(link) else { return Ok(None) };
         let mut request = self.handle.link().get().match_index(index);
-        let namespace = find(|attribute| match attribute {
-            LinkAttribute::LinkNetNsId(id) => Some(i64::from(*id)),
+        let namespace = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkNetNsId(id) => Some(*id),
             _ => None,
         });
-        if let Some(id) = namespace.and_then(|id| i32::try_from(id).ok()) {
+        if let Some(id) = namespace {
             request.message_mut().attributes.push(LinkAttribute::IfNetnsId(id));
         }
         first(request.execute()).await
@@ -248,3 +270,6 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
         other => io::Error::other(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::{
     cluster::Objects,
     manifest::{Key, Object},
-    shared_map::SharedMap,
+    shared_map::{Difference, SharedMap},
 };
 
 /// What clients changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Overlay {
-    entries: SharedMap<Key, Entry>,
+    entries: SharedMap<Key, Arc<Entry>>,
 }
 
 /// What a client said about one object.
@@ -36,7 +36,7 @@ impl Overlay {
         if base.as_ref() == Some(&object.text().to_json()) {
             self.entries.remove(object.key());
         } else {
-            self.entries.insert(object.key().clone(), Entry { object: Some(object), base });
+            self.set(object.key().clone(), Some(Entry { object: Some(object), base }));
         }
     }
 
@@ -59,7 +59,7 @@ impl Overlay {
     /// The objects in force, made from those that `before` put `in_force` over the same `files`.
     pub(super) fn over_again(&self, files: &Objects, before: &Self, in_force: &Objects) -> Objects {
         let mut objects = in_force.clone();
-        for change in before.entries.differences(&self.entries) {
+        for change in before.changes(self) {
             let object = match change.after {
                 Some(entry) => entry.object.as_ref(),
                 None => files.find(change.key),
@@ -77,25 +77,31 @@ impl Overlay {
         &'a self,
         after: &'a Self,
     ) -> impl Iterator<Item = (&'a Key, Option<&'a Entry>)> {
-        self.entries.differences(&after.entries).into_iter().map(|found| (found.key, found.after))
+        self.changes(after).into_iter().map(|found| (found.key, found.after.map(|entry| &**entry)))
+    }
+
+    fn changes<'a>(&'a self, after: &'a Self) -> Vec<Difference<'a, Key, Arc<Entry>>> {
+        // Most are the very same, which need not be read.
+        self.entries
+            .differences_by(&after.entries, |before, after| Arc::ptr_eq(before, after) || before == after)
     }
 
     /// Takes over what is said about one object.
     pub(super) fn set(&mut self, key: Key, entry: Option<Entry>) {
         match entry {
-            Some(entry) => drop(self.entries.insert(key, entry)),
+            Some(entry) => drop(self.entries.insert(key, Arc::new(entry))),
             None => drop(self.entries.remove(&key)),
         }
     }
 
     /// What was said, by object.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
-        self.entries.iter()
+        self.entries.iter().map(|(key, entry)| (key, &**entry))
     }
 
     /// From what was said before.
     pub(super) fn from_entries(entries: impl IntoIterator<Item = (Key, Entry)>) -> Self {
-        Self { entries: entries.into_iter().collect() }
+        Self { entries: entries.into_iter().map(|(key, entry)| (key, Arc::new(entry))).collect() }
     }
 }
 

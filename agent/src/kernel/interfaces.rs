@@ -91,9 +91,13 @@ impl Kernel {
     /// # Errors
     /// When an interface that is there cannot be attached to.
     pub fn repair(&mut self) -> Result<Vec<(u32, Program)>, KernelError> {
+        let missing = self.verify()?;
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
         let links = self.netlink.links()?;
         let mut repaired = Vec::new();
-        for (ifindex, program) in self.verify()? {
+        for (ifindex, program) in missing {
             match links.iter().find(|link| link.index == ifindex) {
                 Some(link) => {
                     let (ebpf, pins) = (&mut self.ebpf, &self.pins);

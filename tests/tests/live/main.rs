@@ -11,6 +11,7 @@ mod detach;
 mod doors;
 mod ecmp;
 mod edge;
+mod ends;
 mod external;
 mod fragments;
 mod gone;

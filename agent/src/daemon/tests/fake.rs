@@ -6,6 +6,7 @@ use std::{
     io,
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
 };
 
 use weir_common::policy::RuleHits;
@@ -29,6 +30,8 @@ pub(super) struct World {
     pub(super) up: BTreeSet<u32>,
     pub(super) host_routes: BTreeMap<IpAddr, u32>,
     pub(super) addresses: BTreeMap<IpAddr, u32>,
+    /// The last snapshot.
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) attached: BTreeMap<String, u32>,
     pub(super) uplink: Option<u32>,
     pub(super) accepts_own: bool,
@@ -174,13 +177,17 @@ impl Enforcer for Fake {
 }
 
 impl Network for Fake {
-    fn snapshot(&mut self) -> io::Result<Snapshot> {
-        let world = self.0.borrow();
-        Ok(Snapshot {
+    fn snapshot(&mut self) -> io::Result<Arc<Snapshot>> {
+        let mut world = self.0.borrow_mut();
+        let snapshot = Snapshot {
             links: world.links.clone(),
             host_routes: world.host_routes.clone(),
             addresses: world.addresses.clone(),
-        })
+        };
+        if *world.snapshot != snapshot {
+            world.snapshot = Arc::new(snapshot);
+        }
+        Ok(Arc::clone(&world.snapshot))
     }
 
     fn peer_mac(&mut self, ifindex: u32, _: &[IpAddr]) -> io::Result<Option<Mac>> {

@@ -4,8 +4,13 @@
 //! [`WAYS`] entries; a line of tags says which entry may hold a key. Replacement stays inside the set.
 //!
 //! A tag is the key's hash with, in its low bits, the number of its way and a count of changes; see
-//! [`FREE`], [`BUSY`] and [`tag_of`]. A writer takes the way by compare-and-swap of the tag, writes the
-//! entry, and publishes the new tag last; a reader reads the tag, the entry, and the tag again.
+//! [`FREE`], [`BUSY`] and [`tag_of`]. A writer takes the way by compare-and-swap of the tag, marks the entry
+//! as being written, writes it, and publishes first the entry and then the new tag. A reader that wants one key
+//! reads the entry's turn, see [`TURN_BUSY`], the entry, and the turn again; one that wants all of them reads tags,
+//! entries, and tags again.
+//!
+//! An entry goes to the way that its hash names, its home, unless a live flow is there. So a look-up tries the home
+//! first, and asks the tags only when it finds somebody else: most packets of known flows take one cache line.
 //!
 //! The number of the way stands in the tag so that a program gets it out of map memory: the verifier then
 //! knows it as any number below [`WAYS`] and walks what follows once, not once for each way. The agent
@@ -32,6 +37,13 @@ pub const TAG_USED: u64 = 1 << 63;
 pub const FREE: u64 = 0;
 /// Tag of a way that is being written.
 pub const BUSY: u64 = 1 << 32;
+
+/// The bits of [`FlowKey::protocol`] that name the protocol. In an entry the others are its turn.
+pub const TURN_PROTOCOL: u32 = 0xff;
+/// Set in an entry's turn while the entry is written.
+pub const TURN_BUSY: u32 = 0x100;
+/// One change in an entry's turn: after 2^23 of them a turn comes back.
+pub const TURN_CHANGE: u32 = 0x200;
 
 /// Which packets belong to a direction of a flow.
 #[repr(C)]
@@ -101,7 +113,7 @@ impl<A: Addr> PartialEq for Tuple<A> {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowEntry<A> {
-    /// The packets it is for.
+    /// The packets it is for; above the protocol stands the entry's turn.
     pub key: FlowKey<A>,
     /// One of [`state`].
     pub state: u8,
@@ -289,6 +301,12 @@ pub(crate) const fn mix(hash: u64, word: u64) -> u64 {
 #[inline(always)]
 pub const fn tag_of(hash: u64) -> u64 {
     (hash | TAG_USED) & !(TAG_WAY | TAG_VERSION)
+}
+
+/// The way that an entry of a key with this hash goes to where nobody lives there, or nobody any more.
+#[inline(always)]
+pub const fn home_of(hash: u64) -> usize {
+    (hash >> 60) as usize & (WAYS - 1)
 }
 
 /// The set of a key with this hash, of a table with `mask + 1` sets, a power of two.

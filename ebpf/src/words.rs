@@ -39,6 +39,16 @@ pub unsafe fn copy<T>(to: *mut T, from: *const T) {
 /// As for [`copy`].
 #[inline(always)]
 pub unsafe fn same<T>(one: *const T, other: *const T) -> bool {
+    // SAFETY: the caller's. Opaque, or LLVM would make a branch a word.
+    opaque(unsafe { difference(one, other) }) == 0
+}
+
+/// The bits in which two values differ, of all words together.
+///
+/// # Safety
+/// As for [`copy`].
+#[inline(always)]
+pub unsafe fn difference<T>(one: *const T, other: *const T) -> u64 {
     const { assert!(size_of::<T>().is_multiple_of(4)) };
     let (one, other) = (one.cast::<u8>(), other.cast::<u8>());
     let mut difference = 0;
@@ -53,8 +63,7 @@ pub unsafe fn same<T>(one: *const T, other: *const T) -> bool {
             difference |= u64::from(read::<u32>(one.add(at)) ^ read::<u32>(other.add(at)));
         }
     }
-    // Opaque, or LLVM would make a branch a word.
-    opaque(difference) == 0
+    difference
 }
 
 /// A number that the compiler knows nothing of.

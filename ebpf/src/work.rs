@@ -70,6 +70,8 @@ pub struct Work<A> {
     pub fib: Fib,
     /// How far a loop has come.
     pub cursor: Cursor<u32>,
+    /// Which entry of its set the flow's is.
+    pub at: At,
     /// What a search has found so far.
     pub best: Best,
     /// Answers that went outside.
@@ -102,6 +104,15 @@ impl<T> Cursor<T> {
         // SAFETY: as in `get`.
         unsafe { (&raw mut self.0).write_volatile(to) }
     }
+}
+
+/// An entry of a set of the flow table, in memory for the same reason.
+#[repr(C)]
+pub struct At {
+    /// Its way.
+    pub way: Cursor<u32>,
+    /// Its turn, when it was found.
+    pub turn: Cursor<u32>,
 }
 
 /// The best of what a search has looked at.

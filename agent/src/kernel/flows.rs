@@ -8,7 +8,7 @@ use std::{
 
 use weir_common::{
     addr::{V4, V6},
-    flow::{FlowSet, TAG_USED, Tuple, WAYS, elapsed, state},
+    flow::{FlowSet, TAG_USED, TURN_PROTOCOL, Tuple, WAYS, elapsed, state},
     header::protocol,
     plain::Plain,
 };
@@ -141,7 +141,7 @@ fn flow<A: Ip>(set: &FlowSet<A>, way: usize) -> Flow {
         dst: destination(from),
         to_src: source(&entry.to),
         to_dst: destination(&entry.to),
-        protocol: entry.key.protocol,
+        protocol: entry.key.protocol & TURN_PROTOCOL,
         scope: entry.key.scope,
         ifindex: entry.ifindex,
         state: entry.state,

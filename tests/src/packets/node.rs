@@ -26,7 +26,7 @@ use weir::{
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     early::{self, EarlySet},
-    flow::{FREE, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
+    flow::{FREE, FlowEntry, FlowKey, FlowSet, Fragment, FragmentKey, TAG_WAY, WAYS},
     plain::Plain,
     service::{Affinity, AffinityKey},
     state::events,
@@ -110,7 +110,10 @@ impl Node {
 
     /// Takes the entry of IPv4 packets like these out of the flow table.
     pub fn forget(&self, packets: &Ends) -> anyhow::Result<()> {
-        self.change_set_of(packets, |set, way| set.tags[way] = FREE | way as u64)
+        self.change_set_of(packets, |set, way| {
+            set.tags[way] = FREE | way as u64;
+            set.entries[way] = FlowEntry::default();
+        })
     }
 
     /// Writes the entry of IPv4 packets like these into every way of its set.
@@ -209,13 +212,14 @@ impl Programs {
 fn forget_flows<A: Addr>(map: MapFd) -> anyhow::Result<()>
 where
     FlowSet<A>: Plain,
+    FlowEntry<A>: Default,
 {
     let table: Map<u32, FlowSet<A>> = Map::new(map)?;
-    let mut used = table.entries()?;
-    for (_, set) in &mut used {
-        set.tags = std::array::from_fn(|way| FREE | way as u64);
-    }
-    Ok(table.put(&used)?)
+    let tags = std::array::from_fn(|way| FREE | way as u64);
+    let empty = FlowSet { tags, entries: [FlowEntry::default(); WAYS] };
+    let used = table.entries()?;
+    let emptied: Vec<_> = used.into_iter().map(|(index, _)| (index, empty)).collect();
+    Ok(table.put(&emptied)?)
 }
 
 fn forget<K: Plain, V: Plain>(map: MapFd) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The tags of the flow table, one side at a time: programs that look entries up while another processor does nothing
+//! Tags and turns of the flow table, one side at a time: programs that look entries up while another processor does nothing
 //! but write them by the rules of [`weir_common::flow`], and programs that write entries while another does nothing
 //! but read them so. Either is much nearer to the instants that matter than packets can be.
 
@@ -14,7 +14,10 @@ use std::{
 use weir::kernel::Program;
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
-    flow::{BUSY, FlowEntry, FlowKey, TAG_CHANGE, TAG_USED, TAG_VERSION, TAG_WAY, Tuple, WAYS, tag_of},
+    flow::{
+        BUSY, FlowEntry, FlowKey, TAG_CHANGE, TAG_USED, TAG_VERSION, TAG_WAY, TURN_BUSY, TURN_CHANGE,
+        TURN_PROTOCOL, Tuple, WAYS, home_of, tag_of,
+    },
 };
 use weir_tests::packets::{
     Ends, Lab, Node,
@@ -26,7 +29,7 @@ use super::processors::{Direction, cluster, directions, next, packets, processor
 
 /// Bits of a tag that come from the hash.
 const TAG_HASH: u64 = !(TAG_WAY | TAG_VERSION);
-/// Threads that do nothing but wake up.
+/// Threads on each processor that do nothing but wake up.
 const SLEEPERS: usize = 4;
 
 #[test]
@@ -83,7 +86,7 @@ fn no_reader_sees_half_an_entry_that_a_program_writes() {
             .map(|Direction { frame, becomes, .. }| (read_tuple(frame), read_tuple(becomes)))
             .collect();
         let tables = ["FLOWS_V4", "FLOWS_V6"].map(|map| node.share(map).expect("the table"));
-        let (mut read, mut state) = (0_u64, 1);
+        let (mut read, mut state) = ([0_u64; 2], 1);
         while_another(
             |stop| {
                 let mut state = 2;
@@ -95,23 +98,59 @@ fn no_reader_sees_half_an_entry_that_a_program_writes() {
             || {
                 for _ in 0..packets() {
                     let way = next(&mut state) as usize;
+                    let by = if (way / WAYS / 2).is_multiple_of(2) { By::Tag } else { By::Turn };
                     let whole = match way / WAYS % 2 {
-                        0 => read_entry::<V4>(tables[0].words(0), way % WAYS),
-                        _ => read_entry::<V6>(tables[1].words(0), way % WAYS),
+                        0 => read_entry::<V4>(tables[0].words(0), way % WAYS, by),
+                        _ => read_entry::<V6>(tables[1].words(0), way % WAYS, by),
                     };
-                    let Some(Read { tag, hash, key, to }) = whole else { continue };
-                    assert_eq!(tag & TAG_HASH, tag_of(hash), "another flow's entry: {key:?}");
-                    assert_eq!(known.get(&key), Some(&to), "half an entry: {key:?}");
-                    read += 1;
+                    let Some(Read { before, hash, key, to }) = whole else { continue };
+                    if by == By::Tag {
+                        assert_eq!(before & TAG_HASH, tag_of(hash), "another flow's entry: {key:?}");
+                    }
+                    assert_eq!(known.get(&key), Some(&to), "half an entry, by its {by:?}: {key:?}");
+                    read[by as usize] += 1;
                 }
             },
         );
-        assert!(read > packets() / 100, "{read} entries were read");
+        assert!(read.iter().all(|read| *read > packets() / 200), "{read:?} entries were read");
     });
 }
 
-/// Does one thing on one processor until another is done on another, where timers interrupt it all the time: between
-/// two of its loads the other processor then does very much.
+#[test]
+fn a_flow_goes_home_when_the_one_that_lived_there_has_timed_out() {
+    /// Ticks in more than six hours, at any frequency of the kernel's.
+    const LONG: u32 = 23_000_000;
+    in_lab_of(1, "n1", &cluster(), |lab| {
+        let (all, node) = (directions(lab), lab.node());
+        let table = node.share("FLOWS_V4").expect("the table");
+        let set = table.words(0);
+        let entries = || set[WAYS..].chunks(size_of::<FlowEntry<V4>>() / size_of::<u64>());
+        let send = |Direction { at, frame, .. }: &Direction| {
+            node.run(Program::FromPod, *at, frame).expect("the program runs");
+        };
+        let (mut at_home, mut beside) = (0, 0);
+        for opener in all.iter().step_by(2).filter(|direction| direction.frame[14] >> 4 == 4) {
+            all.iter().for_each(send);
+            for (way, entry) in (0..).zip(entries()) {
+                let (word, shift) = place(offset_of!(FlowEntry<V4>, seen));
+                // The last one's is the oldest.
+                entry[word].fetch_sub(u64::from(LONG + way) << shift, Ordering::SeqCst);
+            }
+            let before: Vec<_> = entries().map(bytes).collect();
+            send(opener);
+            let changed = |way: &usize| bytes(entries().nth(*way).unwrap()) != before[*way];
+            for way in (0..WAYS).filter(changed) {
+                let Read { hash, .. } = read_entry::<V4>(set, way, By::Turn).expect("it is whole");
+                if home_of(hash) == way { at_home += 1 } else { beside += 1 }
+            }
+        }
+        // Of two entries that are written, the second may find the first at its home.
+        assert!(at_home > 4 * beside && at_home > 8, "{at_home} entries at home, {beside} beside");
+    });
+}
+
+/// Does one thing on one processor until another is done on another, and timers interrupt both all the time: between
+/// two loads of the one, or two stores, the other then does very much.
 fn while_another(background: impl FnOnce(&AtomicBool) + Send, test: impl FnOnce() + Send) {
     let (processors, stop) = (processors(), AtomicBool::new(false));
     let (first, last) = (processors[0], processors[processors.len() - 1]);
@@ -120,9 +159,10 @@ fn while_another(background: impl FnOnce(&AtomicBool) + Send, test: impl FnOnce(
             stay_on(last);
             background(&stop);
         });
-        for _ in 0..SLEEPERS {
-            scope.spawn(|| {
-                stay_on(first);
+        for processor in [first, last].repeat(SLEEPERS) {
+            let stop = &stop;
+            scope.spawn(move || {
+                stay_on(processor);
                 while !stop.load(Ordering::Relaxed) {
                     thread::sleep(Duration::from_nanos(1));
                 }
@@ -185,16 +225,24 @@ impl<'a> Place<'a> {
         [(tag, words(here)), (tag, words(there)), (tag ^ 1 << 40, words(foreign))]
     }
 
-    /// As a program does it: takes the way, writes the entry, publishes its tag.
+    /// As a program does it: takes the way, marks the entry, writes it, publishes its turn and its tag.
     fn write(&self, (tag, words): &Written, changes: u64) {
         self.tag.swap(BUSY | self.way, Ordering::SeqCst);
+        let (at, shift) = place_of_turn(self.entry.len());
+        self.entry[at].swap(words[at] | u64::from(TURN_BUSY) << shift, Ordering::SeqCst);
         for (number, (place, word)) in self.entry.iter().zip(words).enumerate() {
+            if number == at {
+                continue;
+            }
             // As long as an interrupt would take, with half of it written: most of the address and port, no MAC address.
             if number == words.len() - 1 {
                 pause(changes);
             }
             place.store(*word, Ordering::Release);
         }
+        let turn = changes * u64::from(TURN_CHANGE) % (1 << 32);
+        self.entry[at]
+            .swap(words[at] & !(u64::from(!TURN_PROTOCOL) << shift) | turn << shift, Ordering::SeqCst);
         self.tag.swap(tag | ((changes * TAG_CHANGE) & TAG_VERSION) | self.way, Ordering::SeqCst);
     }
 
@@ -239,24 +287,57 @@ fn change<A: Addr>(entry: &mut [u8], is_foreign: bool) {
     }
 }
 
-/// An entry as a reader finds it between two looks at its tag.
+/// In an entry of so many words, the one that holds its turn, and where in it that begins.
+fn place_of_turn(words: usize) -> (usize, usize) {
+    place(match words * size_of::<u64>() {
+        size if size == size_of::<FlowEntry<V4>>() => offset_of!(FlowKey<V4>, protocol),
+        _ => offset_of!(FlowKey<V6>, protocol),
+    })
+}
+
+/// The word that a byte stands in, and the bit in that.
+const fn place(byte: usize) -> (usize, usize) {
+    (byte / size_of::<u64>(), byte % size_of::<u64>() * 8)
+}
+
+/// What a reader looks at before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// As the agent, which wants every entry.
+    Tag,
+    /// As a program, which wants one.
+    Turn,
+}
+
+/// An entry as a reader finds it between two looks.
 struct Read {
-    tag: u64,
+    /// The tag or turn.
+    before: u64,
     hash: u64,
     key: Ends,
     to: Ends,
 }
 
-/// Reads an entry as a program does; `None` where it is free, or was written meanwhile.
-fn read_entry<A: Octets>(set: &[AtomicU64], way: usize) -> Option<Read> {
-    let tag = set[way].load(Ordering::SeqCst);
-    if tag & TAG_USED == 0 {
+/// Reads an entry; `None` where it is free, or was written meanwhile.
+fn read_entry<A: Octets>(set: &[AtomicU64], way: usize, by: By) -> Option<Read> {
+    let words = size_of::<FlowEntry<A>>() / size_of::<u64>();
+    let entry = &set[WAYS + way * words..][..words];
+    let (at, shift) = place_of_turn(words);
+    let look = || match by {
+        By::Tag => set[way].load(Ordering::SeqCst),
+        By::Turn => entry[at].load(Ordering::SeqCst) >> shift & u64::from(u32::MAX),
+    };
+    let before = look();
+    if by == By::Tag && before & TAG_USED == 0 || by == By::Turn && before & u64::from(TURN_BUSY) != 0 {
         return None;
     }
-    let words = size_of::<FlowEntry<A>>() / size_of::<u64>();
-    let entry = bytes(&set[WAYS + way * words..][..words]);
+    let entry = bytes(entry);
     fence(Ordering::SeqCst);
-    if set[way].load(Ordering::SeqCst) != tag {
+    if look() != before {
+        return None;
+    }
+    // Nobody has been there.
+    if entry.iter().all(|byte| *byte == 0) {
         return None;
     }
     let address = |at: usize| A::read(&entry[at..at + size_of::<A>()]);
@@ -275,10 +356,10 @@ fn read_entry<A: Octets>(set: &[AtomicU64], way: usize) -> Option<Read> {
         sport: Be16::new(key.sport),
         dport: Be16::new(key.dport),
         scope: word(offset_of!(FlowKey<A>, scope)),
-        protocol: word(offset_of!(FlowKey<A>, protocol)),
+        protocol: word(offset_of!(FlowKey<A>, protocol)) & TURN_PROTOCOL,
     }
     .hash();
-    Some(Read { tag, hash, key, to: ends(offset_of!(FlowEntry<A>, to)) })
+    Some(Read { before, hash, key, to: ends(offset_of!(FlowEntry<A>, to)) })
 }
 
 /// An address out of memory.

@@ -33,7 +33,7 @@ struct Extent {
 /// Services of the cluster in which all kinds of traffic are measured.
 const SERVICES: u32 = 1_000;
 
-const FULL: Extent = Extent { rounds: 9, seconds: 0.6 };
+const FULL: Extent = Extent { rounds: 25, seconds: 0.5 };
 const QUICK: Extent = Extent { rounds: 5, seconds: 0.35 };
 
 /// Runs the bench.

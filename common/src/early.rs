@@ -17,7 +17,7 @@ pub const WAYS: usize = 64;
 /// How many of them one sender may have.
 pub const SHARE: u32 = 48;
 /// Sets, a power of two. The second half is for what pods of this node send.
-pub const SETS: u32 = 16;
+pub const SETS: u32 = 8;
 /// How long a fragment waits, in seconds: much longer than packets overtake one another.
 pub const PATIENCE: u32 = 2;
 /// Longest frame that is kept: one of 9,000 bytes and its headers.

@@ -17,22 +17,67 @@ pub struct FrontendKey<A> {
     pub protocol: u16,
 }
 
-/// A run of the `RINGS_*` array that one group of clients chooses from: its slots, several to an element, and
-/// behind them its backends.
+/// A run of the `RINGS_*` array that one group of clients chooses from: its slots, packed into elements, and
+/// behind them its backends. A slot says which of the backends it is: in one byte where these are at most
+/// [`Ring::NARROW_BACKENDS`], else in two, the low one first.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ring {
     /// Index of the first element.
     pub offset: u32,
-    /// Number of slots, a prime or 1; 0: there is no backend for these clients.
+    /// Number of slots, a prime or 1, with [`Ring::NARROW`]; 0: there is no backend for these clients.
     pub len: u32,
 }
 
 impl Ring {
+    /// Set in [`Ring::len`] where a slot takes one byte. An earlier version had none of those.
+    pub const NARROW: u32 = 1 << 31;
+    /// Most backends that one byte tells apart.
+    pub const NARROW_BACKENDS: usize = 1 << u8::BITS;
+
+    /// A ring of `slots` for so many backends.
+    pub const fn new(offset: u32, slots: u32, backends: usize) -> Self {
+        let is_narrow = slots > 0 && backends <= Self::NARROW_BACKENDS;
+        Self { offset, len: if is_narrow { slots | Self::NARROW } else { slots } }
+    }
+
+    /// Number of slots.
+    pub const fn slots(&self) -> u32 {
+        self.len & !Self::NARROW
+    }
+
+    /// Bytes of a slot.
+    pub const fn width(&self) -> u32 {
+        1 << self.is_wide()
+    }
+
     /// Elements that its slots take.
     pub const fn slot_elements<A>(&self) -> u32 {
         // A rounded-up division without the branch that `div_ceil` has.
-        (self.len + (Backend::<A>::SLOTS - 1)) >> Backend::<A>::SLOTS.ilog2()
+        let bytes = self.slots() << self.is_wide();
+        (bytes + (Backend::<A>::SLOT_BYTES - 1)) >> Backend::<A>::SLOT_BYTES.ilog2()
+    }
+
+    /// Where a slot is: the element, counted from the first, and its first byte there.
+    pub const fn place<A>(&self, slot: u32) -> (u32, u32) {
+        let byte = slot << self.is_wide();
+        (byte / Backend::<A>::SLOT_BYTES, byte % Backend::<A>::SLOT_BYTES)
+    }
+
+    /// The backend of the slot at this byte, of the pair of bytes that it is in, the low one first. Without a
+    /// branch: the verifier would walk what follows twice.
+    pub const fn index_in(&self, pair: u16, byte: u32) -> u32 {
+        pair as u32 >> (byte % 2 * u8::BITS) & 0xffff >> (self.is_narrow() * u8::BITS)
+    }
+
+    /// Whether a slot takes one byte: 1 or 0.
+    const fn is_narrow(&self) -> u32 {
+        self.len >> 31
+    }
+
+    /// Whether it takes two.
+    const fn is_wide(&self) -> u32 {
+        1 - self.is_narrow()
     }
 }
 
@@ -153,8 +198,7 @@ impl Sources {
     }
 }
 
-/// Element of the `RINGS_*` arrays: a backend, or [`SLOTS`](Self::SLOTS) slots of a ring, each a 16-bit number that
-/// says which of the ring's backends it is.
+/// Element of the `RINGS_*` arrays: a backend, or [`SLOT_BYTES`](Self::SLOT_BYTES) bytes of a ring's slots.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backend<A> {
@@ -167,8 +211,8 @@ pub struct Backend<A> {
 }
 
 impl<A> Backend<A> {
-    /// Slots that one element holds, a power of two.
-    pub const SLOTS: u32 = 1 << (size_of::<Self>() / size_of::<u16>()).ilog2();
+    /// Bytes of slots that one element holds, a power of two.
+    pub const SLOT_BYTES: u32 = 1 << size_of::<Self>().ilog2();
 }
 
 /// Key of the `MEMBERS_*` maps: an endpoint of a service port, in whatever state.
@@ -229,6 +273,18 @@ plain!(
 mod tests {
     use super::*;
     use crate::addr::{V4, V6};
+
+    #[test]
+    fn slots_of_one_byte_lie_in_an_element_one_after_the_other_and_those_of_two_as_pairs() {
+        let (narrow, wide) = (Ring::new(0, 509, 256), Ring::new(0, 509, 257));
+        assert_eq!((narrow.slots(), narrow.width(), wide.slots(), wide.width()), (509, 1, 509, 2));
+        assert_eq!([0, 7, 8, 508].map(|slot| narrow.place::<V4>(slot)), [(0, 0), (0, 7), (1, 0), (63, 4)]);
+        assert_eq!([0, 3, 4, 508].map(|slot| wide.place::<V4>(slot)), [(0, 0), (0, 6), (1, 0), (127, 0)]);
+        assert_eq!([15, 16].map(|slot| narrow.place::<V6>(slot)), [(0, 15), (1, 0)]);
+        assert_eq!([7, 8].map(|slot| wide.place::<V6>(slot)), [(0, 14), (1, 0)]);
+        assert_eq!((narrow.index_in(0x0201, 6), narrow.index_in(0x0201, 7)), (1, 2));
+        assert_eq!(wide.index_in(0x0201, 6), 0x0201);
+    }
 
     #[test]
     fn a_list_of_sources_holds_its_blocks_and_nothing_else() {

@@ -1,7 +1,7 @@
 //! Every map and every load-time constant.
 //!
 //! Capacities here are those of a test run; the agent sets its own when it loads the object. Hash maps that only
-//! the agent writes allocate elements as they come: their capacity is a bound, and costs nothing.
+//! the agent writes allocate elements as they come: their capacity is a bound, and costs 16 bytes for each.
 
 use aya_ebpf::{
     Global,

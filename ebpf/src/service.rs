@@ -142,15 +142,15 @@ fn opens<A>(packet: &Packet<A>) -> bool {
 pub fn choose<F: Family>(ring: Ring, key: &FlowKey<F::Addr>) -> Option<&'static Backend<F::Addr>> {
     // The scope would make the choice depend on the hook.
     let hash = FlowKey { scope: 0, ..*key }.hash();
-    if ring.len == 0 {
+    if ring.slots() == 0 {
         return None;
     }
-    let slot = (hash >> 32) as u32 % ring.len;
-    let per_element = Backend::<F::Addr>::SLOTS;
-    let slots = F::rings().get(ring.offset + slot / per_element)?;
-    // SAFETY: an element holds as many slots.
-    let index = unsafe { (&raw const *slots).cast::<u16>().add((slot % per_element) as usize).read() };
-    F::rings().get(ring.offset + ring.slot_elements::<F::Addr>() + u32::from(index))
+    let (element, byte) = ring.place::<F::Addr>((hash >> 32) as u32 % ring.slots());
+    let packed = F::rings().get(ring.offset + element)?;
+    // SAFETY: an element, which is aligned to pairs, has as many bytes of slots.
+    let pair = unsafe { (&raw const *packed).byte_add((byte & !1) as usize).cast::<u16>().read() };
+    let index = ring.index_in(u16::from_le(pair), byte);
+    F::rings().get(ring.offset + ring.slot_elements::<F::Addr>() + index)
 }
 
 /// Whether live flows from the frontend `front` may stay with the endpoint `back`: while it has the bits

@@ -10,12 +10,19 @@ use ipnet::IpNet;
 use weir_common::{
     addr::{Addr, Be16, V4, V6},
     endpoint::Endpoint,
-    plain::{Plain, bytes_of, from_bytes},
+    plain::Plain,
     policy::Identity,
     service::{Backend, FrontendKey, MemberKey, Ring, SOURCE_PREFIX, Service, SourceKey},
 };
 
-use super::{KernelError, load::open, map::Map, pins::Pins, sys::Prefix};
+use super::{
+    KernelError,
+    load::open,
+    map::Map,
+    pins::Pins,
+    rings::{elements_of, ring_at},
+    sys::Prefix,
+};
 use crate::{
     datapath,
     plan::{Change, Family, Image, Write},
@@ -113,7 +120,7 @@ where
         let named = image.frontends.iter().filter(|(key, _)| Family::of(key.address) == A::FAMILY);
         for ring in named.flat_map(|(_, service)| [service.internal, service.external]) {
             if let Some(content) = ring_at(&elements, ring) {
-                image.rings.get_mut(A::FAMILY).insert(ring.offset, Arc::new(content));
+                image.rings.get_mut(A::FAMILY).insert(ring, Arc::new(content));
             }
         }
         let all = self.members.entries().map_err(failed(members))?;
@@ -134,8 +141,9 @@ where
             Write::Rings(family, rings) if *family == A::FAMILY => {
                 // A few at a time: all of them are much memory. In any order: nothing refers to them yet.
                 let some: Vec<_> = rings.chunks(256).collect();
-                let put = |rings: &&[(u32, Arc<datapath::Ring>)]| {
-                    let elements = rings.iter().flat_map(|(offset, ring)| (*offset..).zip(elements_of(ring)));
+                let put = |rings: &&[(Ring, Arc<datapath::Ring>)]| {
+                    let elements =
+                        rings.iter().flat_map(|(at, ring)| (at.offset..).zip(elements_of(*at, ring)));
                     self.rings.put(&elements.collect::<Vec<_>>())
                 };
                 on_all_processors(&some, put).into_iter().collect()
@@ -232,43 +240,12 @@ fn frontend<A: Ip>(key: &FrontendKey<A>) -> datapath::Frontend {
     datapath::Frontend { address: key.addr.address(), port: key.port.get(), protocol: key.protocol as u8 }
 }
 
-fn backend_of<A: Ip>(backend: datapath::Backend) -> Option<Backend<A>> {
+pub(super) fn backend_of<A: Ip>(backend: datapath::Backend) -> Option<Backend<A>> {
     Some(Backend { addr: A::of(backend.address)?, port: Be16::new(backend.port), reserved: 0 })
 }
 
-fn backend<A: Ip>(backend: &Backend<A>) -> datapath::Backend {
+pub(super) fn backend<A: Ip>(backend: &Backend<A>) -> datapath::Backend {
     datapath::Backend { address: backend.addr.address(), port: backend.port.get() }
-}
-
-/// A ring as it lies in the map.
-fn elements_of<A: Ip>(ring: &datapath::Ring) -> impl Iterator<Item = Backend<A>>
-where
-    Backend<A>: Plain,
-{
-    let slots = ring.slots.chunks(Backend::<A>::SLOTS as usize).filter_map(|slots| {
-        let mut bytes: Vec<u8> = slots.iter().flat_map(|slot| slot.to_ne_bytes()).collect();
-        bytes.resize(size_of::<Backend<A>>(), 0);
-        from_bytes(&bytes)
-    });
-    // A backend of the other family has no place in a ring; none gets there from a Service.
-    slots.chain(ring.backends.iter().map(|backend| backend_of(*backend).unwrap_or_default()))
-}
-
-/// The ring that lies at a place; `None` when it is empty, or not whole.
-fn ring_at<A: Ip>(elements: &[Backend<A>], at: Ring) -> Option<datapath::Ring>
-where
-    Backend<A>: Plain,
-{
-    let elements = elements.get(at.offset as usize..)?;
-    let (slots, backends) = elements.split_at_checked(at.slot_elements::<A>() as usize)?;
-    let pair = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]);
-    let slots = slots.iter().flat_map(|element| {
-        bytes_of(element).chunks_exact(2).take(Backend::<A>::SLOTS as usize).map(pair).collect::<Vec<_>>()
-    });
-    let slots: Vec<_> = slots.take(at.len as usize).collect();
-    let count = usize::from(*slots.iter().max()?) + 1;
-    let backends = backends.get(..count)?.iter().map(backend).collect();
-    Some(datapath::Ring { backends, slots })
 }
 
 fn member_of<A: Ip>((service, backend): (u32, datapath::Backend)) -> Option<MemberKey<A>> {

@@ -27,6 +27,9 @@ use crate::plan::Sizes;
 const LASTING: [&str; 8] =
     ["STATE", "INSIDE_V4", "INSIDE_V6", "EARLY", "EARLY_FRAMES", "DROPS", "FORWARDED", "LOST_EVENTS"];
 
+/// Those of them whose elements beyond the last that the programs know do no harm.
+const MAY_BE_LARGER: [&str; 2] = ["EARLY", "EARLY_FRAMES"];
+
 /// Which log lines of the programs appear: the levels of `log`, 0 for none at no cost.
 pub type LogLevel = u8;
 
@@ -165,7 +168,8 @@ fn check_pinned(name: &str, declared: &aya_obj::Map, pins: &Pins) -> Result<(), 
         return Err(KernelError::Mismatch { path, found: is, expected });
     }
     // Maps whose size is not chosen at load time have the one that the programs were compiled for.
-    if LASTING.contains(&name) && found.max_entries != declared.max_entries() {
+    let is_enough = MAY_BE_LARGER.contains(&name) && found.max_entries > declared.max_entries();
+    if LASTING.contains(&name) && found.max_entries != declared.max_entries() && !is_enough {
         let (found, expected) = (found.max_entries, declared.max_entries());
         let elements = |count| format!("{count} elements");
         return Err(KernelError::Mismatch { path, found: elements(found), expected: elements(expected) });

@@ -15,6 +15,7 @@ mod netlink;
 mod observe;
 pub mod pins;
 pub mod probe;
+mod rings;
 pub mod sys;
 #[cfg(test)]
 mod tests;

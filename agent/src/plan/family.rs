@@ -30,9 +30,8 @@ impl Family {
         }
     }
 
-    /// Elements of `RINGS_*` that a ring takes.
-    pub fn elements(self, ring: &Ring) -> u32 {
-        let at = service::Ring { offset: 0, len: ring.len() as u32 };
+    /// Elements of `RINGS_*` that a ring takes where it stands.
+    pub fn elements(self, at: service::Ring, ring: &Ring) -> u32 {
         let slots = match self {
             Self::V4 => at.slot_elements::<V4>(),
             Self::V6 => at.slot_elements::<V6>(),

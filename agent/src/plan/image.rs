@@ -40,7 +40,7 @@ pub struct Image {
     /// `FRONTENDS_*`.
     pub frontends: BTreeMap<Frontend, Service>,
     /// `RINGS_*`: what was written where, as far as a frontend may name it.
-    pub rings: PerFamily<BTreeMap<u32, Arc<Ring>>>,
+    pub rings: PerFamily<BTreeMap<service::Ring, Arc<Ring>>>,
     /// `MEMBERS_*`.
     pub members: BTreeMap<Member, u32>,
     /// `SOURCE_RANGES_*`.
@@ -78,7 +78,7 @@ impl Image {
     /// What stands where a frontend of the family says that a ring is; `None` for an empty ring, and where
     /// there is nothing whole.
     pub fn ring(&self, family: Family, at: service::Ring) -> Option<&Arc<Ring>> {
-        self.rings.get(family).get(&at.offset).filter(|ring| ring.len() == at.len as usize)
+        self.rings.get(family).get(&at)
     }
 
     /// Follows a write.
@@ -135,16 +135,20 @@ fn store<T: Clone>(array: &mut Vec<T>, elements: &[(u32, T)], unused: T) {
 }
 
 /// Notes rings, and forgets those that they are written over.
-fn store_rings(rings: &mut BTreeMap<u32, Arc<Ring>>, family: Family, written: &[(u32, Arc<Ring>)]) {
-    for (offset, ring) in written {
-        let end = offset + family.elements(ring);
-        while let Some((start, before)) = rings.range(..end).next_back()
-            && start + family.elements(before) > *offset
+fn store_rings(
+    rings: &mut BTreeMap<service::Ring, Arc<Ring>>,
+    family: Family,
+    written: &[(service::Ring, Arc<Ring>)],
+) {
+    for (at, ring) in written {
+        let end = service::Ring { offset: at.offset + family.elements(*at, ring), len: 0 };
+        while let Some((before, content)) = rings.range(..end).next_back()
+            && before.offset + family.elements(*before, content) > at.offset
         {
-            let start = *start;
-            rings.remove(&start);
+            let before = *before;
+            rings.remove(&before);
         }
-        rings.insert(*offset, Arc::clone(ring));
+        rings.insert(*at, Arc::clone(ring));
     }
 }
 

@@ -52,8 +52,8 @@ struct Listed<K: Ord, V>(SharedMap<K, (V, u32)>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rings {
     family: Family,
-    /// The first element of each, and how often it is named.
-    at: SharedMap<Arc<Ring>, (u32, u32)>,
+    /// Where each stands, and how often it is named.
+    at: SharedMap<Arc<Ring>, (service::Ring, u32)>,
     array: Array,
 }
 
@@ -129,7 +129,7 @@ pub(super) fn place(
 struct Changes {
     put: Vec<(Frontend, Service)>,
     gone: Vec<Frontend>,
-    rings: PerFamily<Vec<(u32, Arc<Ring>)>>,
+    rings: PerFamily<Vec<(service::Ring, Arc<Ring>)>>,
     /// Members that may be new, other than they were, or listed no more.
     members: BTreeSet<Member>,
     /// Source ranges that may be new, or listed no more.
@@ -285,38 +285,38 @@ impl Rings {
         let (mut used, mut at) = (Vec::new(), SharedMap::default());
         for ring in &named {
             if let Some(content) = image.ring(family, *ring) {
-                used.push(ring.offset..ring.offset + family.elements(content));
-                let (offset, count) = at.get(content).copied().unwrap_or((ring.offset, 0));
-                at.insert(Arc::clone(content), (offset, count + 1));
+                used.push(ring.offset..ring.offset + family.elements(*ring, content));
+                let (place, count) = at.get(content).copied().unwrap_or((*ring, 0));
+                at.insert(Arc::clone(content), (place, count + 1));
             }
         }
         Self { family, at, array: Array::new(map, capacity, used) }
     }
 
     /// Where a ring stands, in the map or among `new` ones.
-    fn take(&mut self, ring: &Arc<Ring>, new: &mut Vec<(u32, Arc<Ring>)>) -> service::Ring {
-        let len = ring.len() as u32;
-        if len == 0 {
+    fn take(&mut self, ring: &Arc<Ring>, new: &mut Vec<(service::Ring, Arc<Ring>)>) -> service::Ring {
+        if ring.is_empty() {
             return service::Ring::default();
         }
-        if let Some((offset, count)) = self.at.value_mut(ring) {
+        if let Some((place, count)) = self.at.value_mut(ring) {
             *count += 1;
-            return service::Ring { offset: *offset, len };
+            return *place;
         }
-        let offset = self.array.take(self.family.elements(ring));
-        self.at.insert(Arc::clone(ring), (offset, 1));
-        new.push((offset, Arc::clone(ring)));
-        service::Ring { offset, len }
+        let mut place = service::Ring::new(0, ring.len() as u32, ring.backends.len());
+        place.offset = self.array.take(self.family.elements(place, ring));
+        self.at.insert(Arc::clone(ring), (place, 1));
+        new.push((place, Arc::clone(ring)));
+        place
     }
 
     /// Takes back that it is named once.
     fn release(&mut self, ring: &Arc<Ring>) {
-        let Some((offset, count)) = self.at.value_mut(ring) else { return };
+        let Some((place, count)) = self.at.value_mut(ring) else { return };
         *count -= 1;
         if *count == 0 {
-            let offset = *offset;
+            let place = *place;
             self.at.remove(ring);
-            self.array.give_back(offset, self.family.elements(ring));
+            self.array.give_back(place.offset, self.family.elements(place, ring));
         }
     }
 }

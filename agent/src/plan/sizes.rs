@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use weir_common::flow::WAYS;
+use weir_common::{flow::WAYS, service};
 
 use super::{Family, PerFamily};
 use crate::datapath::Datapath;
@@ -32,7 +32,7 @@ pub struct Sizes {
     pub rings: PerFamily<u32>,
     /// Pairs of a service port and an endpoint.
     pub members: PerFamily<u32>,
-    /// Clients that are remembered for session affinity.
+    /// Clients that are remembered for session affinity. These maps take their memory at once.
     pub affinity: PerFamily<u32>,
     /// Pairs of a service port and a source range. These maps grow on demand too.
     pub sources: PerFamily<u32>,
@@ -43,6 +43,9 @@ pub struct Sizes {
     /// Bytes of the event ring buffer: a power of two, at least a page.
     pub events: u32,
 }
+
+/// Clients that are remembered at least, where some service asks for session affinity when the maps are made.
+const AFFINITY_WHERE_ASKED: PerFamily<usize> = PerFamily { v4: 1 << 16, v6: 1 << 15 };
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -56,9 +59,9 @@ impl Default for Sizes {
             rules: 1 << 17,
             rule_hits: 1 << 16,
             frontends: PerFamily { v4: 1 << 14, v6: 1 << 13 },
-            rings: PerFamily { v4: 1 << 18, v6: 1 << 17 },
+            rings: PerFamily { v4: 1 << 18, v6: 1 << 16 },
             members: PerFamily { v4: 1 << 16, v6: 1 << 15 },
-            affinity: PerFamily { v4: 1 << 16, v6: 1 << 15 },
+            affinity: PerFamily { v4: 1 << 15, v6: 1 << 14 },
             sources: PerFamily { v4: 1 << 16, v6: 1 << 16 },
             flows: PerFamily { v4: 1 << 14, v6: 1 << 13 },
             fragments: PerFamily { v4: 4096, v6: 4096 },
@@ -84,7 +87,8 @@ impl Sizes {
     /// A commit holds the old and the new at the same time. Maps that allocate elements as they come have a
     /// bound of four times the need. An array takes its memory at once: policy's, which are small, get twice
     /// the need, and those of rings an eighth more, but two of the longest at least. So what replaces more than
-    /// that of all rings in one change is refused.
+    /// that of all rings in one change is refused. Where a service asks for session affinity, twice as many
+    /// clients are remembered.
     #[must_use]
     pub fn with_room_for(mut self, datapath: &Datapath) -> Self {
         let at_least = |size: &mut u32, room: usize| {
@@ -102,13 +106,21 @@ impl Sizes {
             let rings = frontends().flat_map(|(_, service)| [&service.internal, &service.external]);
             // Most are shared.
             let rings = rings.collect::<BTreeSet<_>>();
-            let each = || rings.iter().map(|ring| family.elements(ring) as usize);
+            let each = || {
+                rings.iter().map(|ring| {
+                    let at = service::Ring::new(0, ring.len() as u32, ring.backends.len());
+                    family.elements(at, ring) as usize
+                })
+            };
             let all: usize = each().sum();
             let longest = each().max().unwrap_or(0);
             at_least(self.rings.get_mut(family), all.saturating_add((all / 8).max(2 * longest)));
             grow(self.members.get_mut(family), frontends().map(|(_, service)| service.members.len()).sum());
             let sources = frontends().map(|(_, service)| service.source_ranges.len());
             grow(self.sources.get_mut(family), sources.sum());
+            if frontends().any(|(_, service)| service.affinity.is_some()) {
+                at_least(self.affinity.get_mut(family), *AFFINITY_WHERE_ASKED.get(family));
+            }
         }
         let sets = || datapath.rule_sets.values();
         let intervals =
@@ -183,6 +195,10 @@ fn power_of_two_below(number: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        cluster::Name,
+        datapath::{Frontend, Service},
+    };
 
     #[test]
     fn flow_tables_grow_with_memory_and_stay_powers_of_two() {
@@ -192,6 +208,28 @@ mod tests {
         assert!(large.flows.v4 > small.flows.v4);
         assert!(large.flows.v4.is_power_of_two() && large.flows.v6.is_power_of_two());
         assert_eq!(Sizes::default().flow_capacity(), PerFamily { v4: 131_072, v6: 65_536 });
+    }
+
+    #[test]
+    fn there_is_room_for_more_clients_where_a_service_asks_for_affinity() {
+        let service = Service {
+            id: 1,
+            name: Name { namespace: "test".into(), name: "web".into() },
+            flags: 0,
+            internal: Arc::default(),
+            external: Arc::default(),
+            target_port: 0,
+            members: Arc::default(),
+            source_ranges: Vec::new(),
+            affinity: None,
+        };
+        let frontend = Frontend { address: "10.96.0.1".parse().unwrap(), port: 80, protocol: 6 };
+        let mut datapath = Datapath::default();
+        datapath.frontends.insert(frontend, service.clone());
+        assert_eq!(Sizes::default().with_room_for(&datapath).affinity, Sizes::default().affinity);
+        datapath.frontends.insert(frontend, Service { affinity: Some(10_800), ..service });
+        let affinity = Sizes::default().with_room_for(&datapath).affinity;
+        assert_eq!(affinity, PerFamily { v4: 1 << 16, ..Sizes::default().affinity });
     }
 
     #[test]

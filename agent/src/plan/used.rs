@@ -34,7 +34,7 @@ pub fn in_use(image: &Image) -> BTreeMap<&'static str, u64> {
         let services = || image.frontends.iter().filter(|(key, _)| of(key.address));
         let rings = services().flat_map(|(_, service)| [service.internal, service.external]);
         let rings = rings
-            .filter_map(|ring| Some(ring.offset..ring.offset + family.elements(image.ring(family, ring)?)))
+            .filter_map(|at| Some(at.offset..at.offset + family.elements(at, image.ring(family, at)?)))
             .collect();
         let counts = [
             image.endpoints.keys().filter(|address| of(**address)).count() as u64,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use weir_common::{
     endpoint::Endpoint,
     policy::{Identity, PeerKey, PortInterval, Rule, RuleSet},
-    service::Service,
+    service::{self, Service},
     state::State,
 };
 
@@ -55,8 +55,8 @@ pub enum Write {
     Rules(Vec<(u32, Rule)>),
     /// Elements of `RULE_SETS` by index.
     RuleSets(Vec<(u32, RuleSet)>),
-    /// Rings in the family's `RINGS_*`, by the index of their first element.
-    Rings(Family, Vec<(u32, Arc<Ring>)>),
+    /// Rings in the family's `RINGS_*`, and where they stand.
+    Rings(Family, Vec<(service::Ring, Arc<Ring>)>),
     /// `PEERS`.
     Peers(Change<PeerKey, u32>),
     /// `IDENTITIES_*`.
@@ -81,7 +81,9 @@ impl Write {
             Self::Ports(elements) => elements.len(),
             Self::Rules(elements) => elements.len(),
             Self::RuleSets(elements) => elements.len(),
-            Self::Rings(family, rings) => rings.iter().map(|(_, ring)| family.elements(ring) as usize).sum(),
+            Self::Rings(family, rings) => {
+                rings.iter().map(|(at, ring)| family.elements(*at, ring) as usize).sum()
+            }
             Self::Peers(change) => change.len(),
             Self::Identities(change) => change.len(),
             Self::Endpoints(change) => change.len(),

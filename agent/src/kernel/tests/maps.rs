@@ -2,10 +2,17 @@
 
 use std::path::Path;
 
-use weir_common::reason::{HOOKS, REASONS};
+use weir_common::{
+    early,
+    reason::{HOOKS, REASONS},
+    service,
+};
 
 use super::*;
-use crate::kernel::{KernelError, maps::Maps};
+use crate::{
+    kernel::{KernelError, load, maps::Maps, pins},
+    plan::{Change, Family, MapWriter as _, Write},
+};
 
 #[test]
 fn what_is_committed_is_what_the_maps_hold() {
@@ -93,6 +100,68 @@ fn a_pinned_map_of_another_shape_is_refused_and_stays() {
         assert!(error.to_string().contains("weir detach --all"), "{error}");
         assert!(sys::object_get(&pins.map("PEERS")).is_ok());
         assert!(sys::object_get(&pins.map("STATE")).is_err(), "nothing else was pinned");
+    });
+}
+
+#[test]
+fn more_room_for_waiting_fragments_is_adopted_and_less_is_refused() {
+    in_namespace(|object, options| {
+        use std::os::fd::AsFd as _;
+        let pins = Pins::new(&options.pins);
+        drop(pins.prepare().unwrap());
+        let pin = |sets| {
+            let set = size_of::<early::EarlySet>() as u32;
+            let map = sys::MapFd::create(sys::map_type::ARRAY, 4, set, sets, 0).unwrap();
+            sys::object_pin(map.as_fd(), &pins.map("EARLY")).unwrap();
+        };
+        pin(early::SETS / 2);
+        let error = Kernel::open(object, options).unwrap_err();
+        assert!(matches!(error, KernelError::Mismatch { .. }), "{error}");
+        pins::remove(&pins.map("EARLY")).unwrap();
+
+        // As an earlier version had.
+        pin(early::SETS * 2);
+        Kernel::open(object, options).unwrap();
+        assert_eq!(load::open(&pins, "EARLY").unwrap().info().max_entries, early::SETS * 2);
+    });
+}
+
+#[test]
+fn rings_of_an_earlier_version_are_adopted_and_go_when_they_change() {
+    in_namespace(|object, options| {
+        let mut first = Kernel::open(object, options).unwrap();
+        let pod = first.attach_pod("pod0").unwrap();
+        let ring = Arc::clone(&datapath().frontends.values().next().unwrap().internal);
+        first.commit(&datapath(), &interfaces(pod)).unwrap();
+        let mut known = first.layout.as_ref().unwrap().image.frontends.clone();
+        drop(first);
+        // Its slots took two bytes each.
+        let wide = service::Ring { offset: 40, len: ring.len() as u32 };
+        let mut maps = Maps::open(&Pins::new(&options.pins)).unwrap();
+        known.retain(|frontend, _| frontend.address.is_ipv4());
+        let old = |value: &service::Service| service::Service { internal: wide, ..*value };
+        let old = known.iter().map(|(frontend, value)| (*frontend, old(value)));
+        maps.write(&Write::Rings(Family::V4, vec![(wide, Arc::clone(&ring))])).unwrap();
+        maps.write(&Write::Frontends(Change::Put(old.collect()))).unwrap();
+        drop(maps);
+
+        let mut second = Kernel::open(object, options).unwrap();
+        let report = second.commit(&datapath(), &interfaces(pod)).unwrap();
+        assert_eq!(report.writes, BTreeMap::from([("STATE", 1)]), "they are used as they are");
+        assert_eq!(second.layout.as_ref().unwrap().image.ring(Family::V4, wide), Some(&ring));
+        let usage = second.map_usage().unwrap();
+        let used = |map| usage.iter().find(|usage| usage.map == map).unwrap().entries;
+        assert_eq!((used("RINGS_V4"), used("RINGS_V6")), (2 + 1, 1 + 1));
+
+        let mut other = datapath();
+        for (frontend, service) in datapath().frontends.iter() {
+            let longer = Ring { slots: vec![0; 11], backends: service.internal.backends.clone() };
+            other.frontends.insert(*frontend, Service { internal: Arc::new(longer), ..service.clone() });
+        }
+        second.commit(&other, &interfaces(pod)).unwrap();
+        second.commit(&datapath(), &interfaces(pod)).unwrap();
+        let held = Maps::open(&Pins::new(&options.pins)).unwrap().read().unwrap();
+        assert!(held.rings.v4.keys().all(|at| at.width() == 1), "{:?}", held.rings);
     });
 }
 

@@ -245,13 +245,18 @@ fn elements_of<A: Ip>(ring: &datapath::Ring) -> impl Iterator<Item = Backend<A>>
 where
     Backend<A>: Plain,
 {
-    let slots = ring.slots.chunks(Backend::<A>::SLOTS as usize).filter_map(|slots| {
-        let mut bytes: Vec<u8> = slots.iter().flat_map(|slot| slot.to_ne_bytes()).collect();
+    let mut slots = ring.slots();
+    let slots = std::iter::from_fn(move || {
+        let some = slots.by_ref().take(Backend::<A>::SLOTS as usize);
+        let mut bytes: Vec<u8> = some.flat_map(u16::to_ne_bytes).collect();
+        if bytes.is_empty() {
+            return None;
+        }
         bytes.resize(size_of::<Backend<A>>(), 0);
         from_bytes(&bytes)
     });
     // A backend of the other family has no place in a ring; none gets there from a Service.
-    slots.chain(ring.backends.iter().map(|backend| backend_of(*backend).unwrap_or_default()))
+    slots.chain(ring.backends().iter().map(|backend| backend_of(*backend).unwrap_or_default()))
 }
 
 /// The ring that lies at a place; `None` when it is empty, or not whole.
@@ -268,7 +273,7 @@ where
     let slots: Vec<_> = slots.take(at.len as usize).collect();
     let count = usize::from(*slots.iter().max()?) + 1;
     let backends = backends.get(..count)?.iter().map(backend).collect();
-    Some(datapath::Ring { backends, slots })
+    Some(datapath::Ring::new(backends, &slots))
 }
 
 fn member_of<A: Ip>((service, backend): (u32, datapath::Backend)) -> Option<MemberKey<A>> {

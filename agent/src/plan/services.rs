@@ -34,7 +34,7 @@ pub(super) struct Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// The frontends of the datapath in force.
-    frontends: SharedMap<Frontend, datapath::Service>,
+    frontends: SharedMap<Frontend, Arc<datapath::Service>>,
     /// How many they are.
     counts: PerFamily<usize>,
     rings: PerFamily<Rings>,
@@ -216,7 +216,7 @@ impl Known {
 
     /// Notes that a frontend lists what `service` says.
     fn list(&mut self, service: &datapath::Service, change: &mut Changes) {
-        for (backend, bits) in &*service.members {
+        for (backend, bits) in service.members.iter() {
             let member = (service.id, *backend);
             self.members.get_mut(Family::of(backend.address)).add(member, *bits);
             change.members.insert(member);

@@ -46,7 +46,7 @@ pub(super) fn connections(
 fn addresses(cluster: &Cluster, end: &EndName) -> Result<Vec<IpAddr>, String> {
     let found = match end {
         EndName::Address(address) => Some(vec![*address]),
-        EndName::Node(name) => cluster.nodes.get(name).map(|node| node.addresses.clone()),
+        EndName::Node(name) => cluster.nodes.get(&**name).map(|node| node.addresses.clone()),
         EndName::Service(name) => cluster.services.get(name).map(|service| service.cluster_ips.clone()),
         EndName::Pod(name) => match cluster.pods.get(name) {
             Some(pod) => Some(judged(pod)?.addresses.clone()),

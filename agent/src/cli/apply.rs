@@ -43,7 +43,7 @@ fn key(kind: &str, namespace: &str, name: &str) -> Result<Key, Error> {
         Error::usage(format!("`{kind}` is none of the kinds that weir knows: {}", known.join(", ")))
     })?;
     let namespace = if kind.is_namespaced() { namespace } else { "" };
-    Ok(Key { kind, name: Name { namespace: namespace.to_owned(), name: name.to_owned() } })
+    Ok(Key { kind, name: Name { namespace: namespace.into(), name: name.into() } })
 }
 
 /// Makes a change on every agent, or on none.

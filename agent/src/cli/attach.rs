@@ -105,7 +105,7 @@ fn report(interfaces: &[String]) -> Result<(), Error> {
 fn pod(text: &str) -> Result<Name, Error> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(Name { namespace: namespace.to_owned(), name: name.to_owned() })
+            Ok(Name { namespace: namespace.into(), name: name.into() })
         }
         _ => Err(Error::usage(format!("`{text}` is not NAMESPACE/NAME of a pod"))),
     }

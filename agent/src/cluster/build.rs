@@ -86,7 +86,7 @@ impl Cluster {
         }
         let name = object.key.name.clone();
         match object.value.clone() {
-            Value::Config(config) => self.config = config,
+            Value::Config(config) => self.config = *config,
             Value::Node(node) => drop(self.nodes.insert(name.name, node)),
             Value::Namespace(namespace) => drop(self.namespaces.insert(name.name, namespace)),
             Value::Pod(pod) => drop(self.pods.insert(name, pod)),
@@ -121,9 +121,9 @@ impl Cluster {
 }
 
 /// A namespace that is only mentioned.
-fn implicit(name: &str) -> Arc<Namespace> {
-    let labels = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned())]);
-    Arc::new(Namespace { source: None, name: name.to_owned(), labels })
+fn implicit(name: &Arc<str>) -> Arc<Namespace> {
+    let labels = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), name.as_ref().to_owned())]);
+    Arc::new(Namespace { source: None, name: Arc::clone(name), labels })
 }
 
 /// Everything that the object may claim.

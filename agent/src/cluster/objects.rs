@@ -50,10 +50,10 @@ impl Objects {
     /// The objects in a namespace.
     pub(super) fn inside(&self, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
         Kind::ALL.into_iter().filter(|kind| kind.is_namespaced()).flat_map(move |kind| {
-            let first = Key { kind, name: Name { namespace: namespace.to_owned(), name: String::new() } };
+            let first = Key { kind, name: Name { namespace: namespace.into(), name: "".into() } };
             let from_there = self.objects.iter_from(&first).map(|(_, object)| object);
             from_there
-                .take_while(move |object| object.key.kind == kind && object.key.name.namespace == namespace)
+                .take_while(move |object| object.key.kind == kind && *object.key.name.namespace == *namespace)
         })
     }
 
@@ -67,7 +67,7 @@ impl Objects {
 
     /// The object of this kind and name; the namespace is empty for kinds that have none.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Object>> {
-        let name = Name { namespace: namespace.to_owned(), name: name.to_owned() };
+        let name = Name { namespace: namespace.into(), name: name.into() };
         self.find(&Key { kind, name })
     }
 

@@ -42,7 +42,7 @@ pub(super) struct Groups {
     pub(super) local: BTreeSet<usize>,
     /// The ports that any of them declares by name.
     pub(super) declared: BTreeSet<NamedPort>,
-    namespaces: BTreeMap<String, Namespace>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
 }
 
 /// A namespace that has networked pods.

@@ -175,7 +175,7 @@ impl Compiler {
 
     /// What only pods and nodes have a say in.
     fn hosts(&self, cluster: &Cluster) -> Datapath {
-        let node = cluster.nodes.get(&self.node);
+        let node = cluster.nodes.get(&*self.node);
         let pod_cidrs = services::pod_cidrs(cluster);
         Datapath {
             node: self.node.clone(),
@@ -199,7 +199,7 @@ fn has_same_hosts(before: &Cluster, after: &Cluster) -> bool {
 fn inside(cluster: &Cluster, node: &str, blocks: &[IpNet]) -> BTreeMap<IpNet, u32> {
     let mut inside: BTreeMap<_, _> = blocks.iter().map(|block| (block.trunc(), inside::POD)).collect();
     for (name, other) in &cluster.nodes {
-        let own = if name == node { inside::OWN } else { 0 };
+        let own = if **name == *node { inside::OWN } else { 0 };
         for address in &other.addresses {
             let pod = if blocks.iter().any(|block| block.contains(address)) { inside::POD } else { 0 };
             *inside.entry(IpNet::from(*address)).or_default() |= inside::NODE | own | pod;

@@ -40,8 +40,9 @@ pub(super) fn tiers<'a>(
     }
     let mut selection = Selection { items: Items { groups: all, numbers }, tiers: BTreeMap::new() };
     for (namespace, groups) in by_namespace {
-        let first = Name { namespace: namespace.to_owned(), name: String::new() };
-        let policies = cluster.policies.iter_from(&first).take_while(|(name, _)| name.namespace == namespace);
+        let first = Name { namespace: namespace.into(), name: "".into() };
+        let policies =
+            cluster.policies.iter_from(&first).take_while(|(name, _)| *name.namespace == *namespace);
         policies.for_each(|(_, policy)| selection.add_policy(policy, &groups));
     }
     let mut cluster_policies: Vec<_> = cluster.cluster_policies.values().collect();
@@ -114,7 +115,7 @@ impl<'a> Selection<'a, '_> {
                 .zip(rules)
                 .map(|(index, rule)| {
                     let origin = RuleOrigin::ClusterPolicy {
-                        policy: policy.name.clone(),
+                        policy: policy.name.to_string(),
                         ingress: direction.is_ingress(),
                         index,
                         name: rule.name.clone(),

@@ -1,6 +1,10 @@
 //! The accepted state: all that an agent has to know to go on after a restart.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -148,12 +152,13 @@ impl Accepted {
         }
     }
 
-    /// From the disk. The text says what another release of weir refuses of it.
-    pub(super) fn restore(stored: Stored<'_>) -> Result<Self, String> {
+    /// From the disk. Objects that are among `read` too are shared with it. The text says what another release of
+    /// weir refuses of it.
+    pub(super) fn restore(stored: Stored<'_>, read: &Objects) -> Result<Self, String> {
         let overlay = stored.overlay.into_iter().map(|entry| Ok((entry.key.clone(), entry.restore()?)));
         Ok(Self {
             revision: stored.revision,
-            files: objects(all_kept(stored.files.iter().map(AsRef::as_ref))?),
+            files: restored(&stored.files, read)?,
             skipped: stored.skipped,
             overlay: Overlay::from_entries(overlay.collect::<Result<Vec<_>, String>>()?),
             attachments: stored.attachments.into_iter().collect(),
@@ -192,6 +197,19 @@ impl Since {
     }
 }
 
+/// The objects with these texts: those of `read`, where they are among them.
+fn restored(texts: &[Cow<'_, Text>], read: &Objects) -> Result<Objects, String> {
+    let known: HashMap<&str, &Arc<Object>> =
+        read.iter().map(|object| (&*object.text().text, object)).collect();
+    let find = |text: &Text| known.get(&*text.text).filter(|object| object.text() == text);
+    let others = texts.iter().map(AsRef::as_ref).filter(|text| find(text).is_none());
+    let mut restored = objects(all_kept(others)?);
+    for object in texts.iter().filter_map(|text| find(text)) {
+        restored.insert(Arc::clone(object));
+    }
+    Ok(restored)
+}
+
 /// The objects of what was read.
 pub(super) fn objects(documents: Documents) -> Objects {
     let mut objects = Objects::default();
@@ -215,4 +233,29 @@ fn boot() -> Option<String> {
 /// Seconds since the machine started.
 fn uptime() -> Option<u64> {
     std::fs::read_to_string("/proc/uptime").ok()?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest;
+
+    fn read(names: &[&str]) -> Objects {
+        let object = |name| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+        let texts: Vec<_> = names.iter().map(object).collect();
+        objects(manifest::from_text("a.yaml", &texts.join("---\n")).unwrap())
+    }
+
+    #[test]
+    fn what_the_manifests_still_say_is_in_memory_once() {
+        let accepted = Accepted { files: read(&["same", "former"]), ..Accepted::default() };
+        let now = read(&["same", "latter"]);
+
+        let restored = Accepted::restore(accepted.to_stored(), &now).unwrap();
+
+        assert_eq!(restored.files, accepted.files);
+        let shared =
+            |object: &&Arc<Object>| now.find(object.key()).is_some_and(|own| Arc::ptr_eq(own, object));
+        assert_eq!(restored.files.iter().filter(shared).count(), 1);
+    }
 }

@@ -72,8 +72,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
             BackendReport {
                 port: format!("{}/{}", seen.port.port, seen.port.protocol),
                 backend: names.party(seen.backend.address, seen.backend.port),
-                node: seen.endpoint.node.clone(),
-                zone: seen.endpoint.zone.clone(),
+                node: seen.endpoint.node.as_deref().map(str::to_owned),
+                zone: seen.endpoint.zone.as_deref().map(str::to_owned),
                 state: if failure.is_some() { "unhealthy" } else { seen.state() }.to_owned(),
                 weight: seen.endpoint.weight,
                 inside,

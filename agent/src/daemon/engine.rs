@@ -105,8 +105,8 @@ struct Made {
 pub(super) enum Beginning {
     /// What the manifests say, where nothing was accepted before.
     Manifests(Box<Candidate>),
-    /// What was accepted before.
-    Accepted(Box<Accepted>),
+    /// What was accepted before, and what the manifests say now.
+    Accepted(Box<Accepted>, Result<Watched, Diagnostics>),
 }
 
 /// A change that has been found good, short of the kernel.
@@ -127,11 +127,11 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         enforcer: E,
         network: N,
         names: watch::Sender<Arc<Names>>,
-        beginning: Beginning,
+        mut beginning: Beginning,
     ) -> Result<Self, StartError> {
-        let (accepted, first) = match beginning {
-            Beginning::Manifests(candidate) => (Accepted::default(), Some(candidate)),
-            Beginning::Accepted(accepted) => (*accepted, None),
+        let accepted = match &mut beginning {
+            Beginning::Manifests(_) => Accepted::default(),
+            Beginning::Accepted(accepted, _) => std::mem::take(&mut **accepted),
         };
         let mut engine = Self {
             settings,
@@ -154,13 +154,20 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         };
         engine.enforcer.adopt_rules(&engine.accepted.rules);
         let enforced = |failure: Failure| StartError::Enforce(failure.message);
-        if let Some(candidate) = first {
-            engine.enforce(*candidate).map_err(enforced)?;
-        } else if engine.reload().is_err() {
-            info!(revision = engine.accepted.revision, "enforcing the state that was accepted before");
-            let accepted = engine.accepted.clone();
-            let candidate = engine.plan(accepted).map_err(|failure| StartError::Input(failure.message))?;
-            engine.enforce(candidate).map_err(enforced)?;
+        match beginning {
+            Beginning::Manifests(candidate) => engine.enforce(*candidate).map_err(enforced)?,
+            Beginning::Accepted(_, watched) => {
+                if engine.follow(watched).is_err() {
+                    info!(
+                        revision = engine.accepted.revision,
+                        "enforcing the state that was accepted before"
+                    );
+                    let accepted = engine.accepted.clone();
+                    let candidate = engine.plan(accepted);
+                    let candidate = candidate.map_err(|failure| StartError::Input(failure.message))?;
+                    engine.enforce(candidate).map_err(enforced)?;
+                }
+            }
         }
         Ok(engine)
     }
@@ -172,7 +179,12 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
 
     /// Reads the watched manifests again and enforces them.
     pub(super) fn reload(&mut self) -> Result<(), Failure> {
-        let result = self.reload_files();
+        self.follow(Watched::read(&self.settings.manifests))
+    }
+
+    /// Enforces what the watched manifests were found to say.
+    fn follow(&mut self, watched: Result<Watched, Diagnostics>) -> Result<(), Failure> {
+        let result = self.enforce_watched(watched);
         self.last_error = result.as_ref().err().map(|failure| failure.message.clone());
         if let Err(failure) = &result {
             self.refused += 1;
@@ -185,8 +197,8 @@ impl<E: Enforcer, N: Network> Engine<E, N> {
         result
     }
 
-    fn reload_files(&mut self) -> Result<(), Failure> {
-        let watched = Watched::read(&self.settings.manifests).map_err(|found| self.refusal(&found))?;
+    fn enforce_watched(&mut self, watched: Result<Watched, Diagnostics>) -> Result<(), Failure> {
+        let watched = watched.map_err(|found| self.refusal(&found))?;
         let candidate = self.plan(self.accepted.updated(watched))?;
         self.enforce(candidate)
     }
@@ -352,7 +364,7 @@ impl Candidate {
 }
 
 /// What the watched manifests say.
-struct Watched {
+pub(super) struct Watched {
     objects: Objects,
     skipped: BTreeMap<String, usize>,
 }
@@ -382,15 +394,17 @@ impl Accepted {
 impl Beginning {
     /// What was accepted before, else what the manifests say. The kernel is not touched.
     pub(super) fn find(directory: &Directory, settings: &Settings) -> Result<Self, StartError> {
+        let watched = Watched::read(&settings.manifests);
         if let Some(stored) = directory.load::<Stored<'_>>()? {
-            let mut accepted = Accepted::restore(stored).map_err(StartError::Input)?;
+            // Most objects are still what they were: they are in memory once, and read once.
+            let read = watched.as_ref().map(|watched| watched.objects.clone()).unwrap_or_default();
+            let mut accepted = Accepted::restore(stored, &read).map_err(StartError::Input)?;
             for change in directory.load_changes()? {
                 accepted.follow(change).map_err(StartError::Input)?;
             }
-            return Ok(Self::Accepted(Box::new(accepted)));
+            return Ok(Self::Accepted(Box::new(accepted), watched));
         }
-        let watched = Watched::read(&settings.manifests).map_err(Flaw::Contradiction);
-        let candidate = watched.and_then(|watched| {
+        let candidate = watched.map_err(Flaw::Contradiction).and_then(|watched| {
             let accepted = Accepted::default().updated(watched);
             Candidate::new(&settings.node, None, accepted, Unhealthy::new())
         });
@@ -407,7 +421,7 @@ impl Beginning {
     pub(super) fn datapath(&self) -> Option<&Datapath> {
         match self {
             Self::Manifests(candidate) => Some(&candidate.datapath),
-            Self::Accepted(_) => None,
+            Self::Accepted(..) => None,
         }
     }
 }

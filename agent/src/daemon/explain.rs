@@ -125,7 +125,7 @@ fn addresses(cluster: &Cluster, text: &str) -> Result<Vec<IpAddr>, String> {
     }
     let found = match text.split_once('/') {
         Some((namespace, name)) => {
-            let name = Name { namespace: namespace.to_owned(), name: name.to_owned() };
+            let name = Name { namespace: namespace.into(), name: name.into() };
             let pod = cluster.pods.get(&name).map(|pod| pod.addresses.clone());
             pod.or_else(|| cluster.services.get(&name).map(|service| service.cluster_ips.clone()))
         }

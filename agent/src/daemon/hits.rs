@@ -143,7 +143,7 @@ fn part_of_cluster_policy(origin: &RuleOrigin, name: &str) -> Option<Part> {
 }
 
 fn row(
-    namespace: Option<&String>,
+    namespace: Option<&str>,
     policy: &str,
     part: Part,
     action: String,
@@ -151,7 +151,7 @@ fn row(
     source: &Source,
 ) -> Row {
     Row {
-        namespace: namespace.cloned(),
+        namespace: namespace.map(str::to_owned),
         name: policy.to_owned(),
         object: String::new(),
         cells: [part.to_string(), action]

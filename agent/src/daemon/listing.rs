@@ -99,7 +99,7 @@ impl View<'_> {
     /// Endpoints that clients on this node may be sent to.
     fn backends(&self, service: &Service) -> BTreeSet<String> {
         let ports = self.active.datapath.frontends.values().filter(|port| port.name == service.name);
-        let backends = ports.flat_map(|port| port.internal.backends.iter());
+        let backends = ports.flat_map(|port| port.internal.backends().iter());
         backends.map(|backend| std::net::SocketAddr::new(backend.address, backend.port).to_string()).collect()
     }
 
@@ -137,7 +137,7 @@ impl View<'_> {
                 String::new(),
                 policy.source.to_string(),
             ];
-            let name = Name { namespace: String::new(), name: policy.name.clone() };
+            let name = Name { namespace: "".into(), name: policy.name.clone() };
             self.row(manifest::Kind::ClusterNetworkPolicy, Some(&name), cells)
         });
         let headers = [
@@ -203,8 +203,8 @@ impl View<'_> {
                 },
             });
             Row {
-                namespace: Some(pod.name.namespace.clone()),
-                name: pod.name.name.clone(),
+                namespace: Some(pod.name.namespace.to_string()),
+                name: pod.name.name.to_string(),
                 object: format!("endpoint.weir.dev/{}", pod.name),
                 cells,
                 manifest: view,
@@ -218,7 +218,7 @@ impl View<'_> {
     fn nodes(&self) -> Listing {
         let rows = self.active.cluster.nodes.values().map(|node| {
             let pods = super::interfaces::local_pods(&self.active.cluster, &node.name).count();
-            let uplink = self.active.resolution.uplink.clone().filter(|_| node.name == self.node);
+            let uplink = self.active.resolution.uplink.clone().filter(|_| *node.name == *self.node);
             let cells = vec![
                 joined(&node.addresses),
                 joined(&node.pod_cidrs),
@@ -226,7 +226,7 @@ impl View<'_> {
                 node.zone().unwrap_or_default().to_owned(),
                 uplink.unwrap_or_default(),
             ];
-            let name = Name { namespace: String::new(), name: node.name.clone() };
+            let name = Name { namespace: "".into(), name: node.name.clone() };
             self.row(manifest::Kind::Node, Some(&name), cells)
         });
         listing(&["ADDRESSES", "POD CIDRS", "PODS", "+ZONE", "+UPLINK"], rows)
@@ -239,22 +239,22 @@ impl View<'_> {
             let policies =
                 cluster.policies.keys().filter(|policy| policy.namespace == namespace.name).count();
             let cells = vec![pods.to_string(), policies.to_string(), labels(&namespace.labels)];
-            let name = Name { namespace: String::new(), name: namespace.name.clone() };
+            let name = Name { namespace: "".into(), name: namespace.name.clone() };
             self.row(manifest::Kind::Namespace, Some(&name), cells)
         });
         listing(&["PODS", "POLICIES", "+LABELS"], rows)
     }
 
     fn row(&self, kind: manifest::Kind, name: Option<&Name>, cells: Vec<String>) -> Row {
-        let name = name.cloned().unwrap_or(Name { namespace: String::new(), name: String::new() });
+        let name = name.cloned().unwrap_or(Name { namespace: "".into(), name: "".into() });
         let key = Key { kind, name };
         let object = self.active.objects.find(&key);
         Row {
-            namespace: kind.is_namespaced().then(|| key.name.namespace.clone()),
+            namespace: kind.is_namespaced().then(|| key.name.namespace.to_string()),
             object: qualified(&key),
             // A namespace that is only mentioned has no manifest.
             manifest: object.map_or(Value::Null, |object| object.text().to_json()),
-            name: key.name.name,
+            name: key.name.name.to_string(),
             cells,
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn describe(
     let view = View { cluster, counts };
     match name {
         PolicyName::Namespaced(name) => Some(view.policy(cluster.policies.get(name)?)),
-        PolicyName::Cluster(name) => Some(view.cluster_policy(cluster.cluster_policies.get(name)?)),
+        PolicyName::Cluster(name) => Some(view.cluster_policy(cluster.cluster_policies.get(&**name)?)),
     }
 }
 
@@ -138,7 +138,7 @@ impl<'a> View<'a> {
             })
         });
         PolicyReport {
-            name: policy.name.clone(),
+            name: policy.name.to_string(),
             kind: "ClusterNetworkPolicy".to_owned(),
             nodes: Vec::new(),
             source: policy.source.clone(),
@@ -203,7 +203,7 @@ impl<'a> View<'a> {
             Peer::Pods { namespaces, pods } => {
                 let namespace = &pod.name.namespace;
                 let is_there = match namespaces {
-                    Namespaces::This(name) => name == namespace,
+                    Namespaces::This(name) => **name == **namespace,
                     Namespaces::Those(selector) => {
                         let found = self.cluster.namespaces.get(namespace);
                         found.is_some_and(|found| selector.matches(&found.labels))
@@ -227,7 +227,7 @@ impl<'a> View<'a> {
             }
             Peer::Pods { .. } | Peer::Nobody => false,
         });
-        nodes.map(|node| node.name.clone()).collect()
+        nodes.map(|node| node.name.to_string()).collect()
     }
 }
 

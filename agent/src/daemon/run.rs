@@ -29,7 +29,11 @@ use super::{
     state::{Directory, StateError},
 };
 use crate::{
-    kernel::{XdpMode, pins::of_node, sys::give_back_free_memory},
+    kernel::{
+        XdpMode,
+        pins::of_node,
+        sys::{allocate_from_one_heap, give_back_free_memory},
+    },
     plan::Sizes,
     protocol::{Detach, Failure, FailureKind, Request, Response},
 };
@@ -97,6 +101,7 @@ pub fn default_pins(node: &str) -> PathBuf {
 
 /// Runs an agent until it is told to end. What it enforces stays in force.
 pub fn run(options: &Options) -> Result<(), RunError> {
+    allocate_from_one_heap();
     let directory = Directory::open(&options.state)?;
     let settings = Settings {
         node: options.node.clone(),

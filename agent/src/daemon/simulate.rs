@@ -75,8 +75,8 @@ fn simulation(before: &Datapath, after: &Datapath, live: &[Connection]) -> Simul
                 port: describe::port_text(frontend),
                 family: if key.1 { 6 } else { 4 },
                 outside,
-                backends_before: from.backends.len(),
-                backends_after: to.backends.len(),
+                backends_before: from.backends().len(),
+                backends_after: to.backends().len(),
                 slots_before: from.len(),
                 slots_after: to.len(),
                 moved,
@@ -101,7 +101,7 @@ fn ports(datapath: &Datapath) -> BTreeMap<Key, (Frontend, &Service)> {
         let key = (service.id, frontend.address.is_ipv6());
         let is_cluster_ip = datapath.identities.contains_key(&frontend.address.into());
         if is_cluster_ip || !ports.contains_key(&key) {
-            ports.insert(key, (*frontend, service));
+            ports.insert(key, (*frontend, &**service));
         }
     }
     ports
@@ -119,7 +119,7 @@ fn moved(from: &Ring, to: &Ring) -> (usize, usize) {
         let old = from.at(hash);
         if to.is_empty() || to.at(hash) != old {
             moved += 1;
-            staying += usize::from(to.backends.binary_search(&old).is_ok());
+            staying += usize::from(to.backends().binary_search(&old).is_ok());
         }
     }
     (moved, staying)

@@ -111,7 +111,7 @@ impl Datapath {
                     port: backend.port,
                     ..*connection
                 };
-                let backends = choice.ring.backends.iter();
+                let backends = choice.ring.backends().iter();
                 let judged = backends.map(|backend| (*backend, self.path(origin, &translated(backend))));
                 Judgement::Balanced(judged.collect())
             }

@@ -12,6 +12,7 @@ mod bits;
 mod evaluate;
 pub mod explain;
 mod network;
+mod ring;
 
 pub mod services;
 
@@ -28,6 +29,7 @@ use weir_common::service::member;
 pub use bits::Bits;
 pub use evaluate::{Connection, Decision, Judgement, Origin, Path};
 pub use network::Network;
+pub use ring::{Members, Ring};
 
 use crate::{
     cluster::{Action, Name, Probe},
@@ -71,7 +73,7 @@ pub struct Datapath {
     /// Every rule that the rule sets name.
     pub rules: SharedMap<RuleId, RuleOrigin>,
     /// Service ports by frontend.
-    pub frontends: SharedMap<Frontend, Service>,
+    pub frontends: SharedMap<Frontend, Arc<Service>>,
     /// Services that answer health checks on this node, by `spec.healthCheckNodePort`.
     pub health_checks: BTreeMap<u16, HealthCheck>,
     /// Backends that are to be checked, and how. Those that fail come back as [`crate::compile::Unhealthy`].
@@ -191,44 +193,6 @@ pub struct Target {
     pub backend: Backend,
 }
 
-/// A Maglev ring: a connection goes to the backend of the slot that its hash falls on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ring {
-    /// The backends, sorted.
-    pub backends: Vec<Backend>,
-    /// For each slot, the index of its backend. A prime number of slots, or 1; none without backends.
-    pub slots: Vec<u16>,
-}
-
-impl Ring {
-    /// The ring with these backends in its slots.
-    pub fn of_slots(slots: &[Backend]) -> Self {
-        let backends: Vec<_> = slots.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let index = |backend| backends.binary_search(backend).map_or(0, |index| index as u16);
-        Self { slots: slots.iter().map(index).collect(), backends }
-    }
-
-    /// Number of slots.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether there is no backend.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// The backend that a connection with this hash goes to. Panics when there is none.
-    pub fn at(&self, hash: usize) -> Backend {
-        self.backends[self.slots[hash % self.slots.len()] as usize]
-    }
-
-    /// The backend of every slot, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Backend> + Clone {
-        self.slots.iter().map(|&index| self.backends[index as usize])
-    }
-}
-
 /// A service port at one of its frontends, as this node handles it.
 ///
 /// Everything is decided here but three things that only a packet shows: who the client is (pod, node
@@ -251,7 +215,7 @@ pub struct Service {
     /// Every endpoint of the service port, with bits of [`weir_common::service::member`]. A UDP flow to one
     /// that does not serve is decided again at its next packet, and so is what one that is not sound has not
     /// answered; TCP and SCTP flows stay.
-    pub members: Arc<BTreeMap<Backend, u32>>,
+    pub members: Members,
     /// Clients that may use this frontend, checked before anything else; empty: everyone.
     pub source_ranges: Vec<IpNet>,
     /// Seconds for which new connections of a client address go to the backend of its last one, at

@@ -21,11 +21,11 @@ pub struct Network {
 impl Network {
     /// Compiles every node of `cluster`. Each has its `numbers`, which may be empty at first.
     pub fn compile(cluster: &Cluster, numbers: &mut BTreeMap<String, Numbers>) -> Result<Self, CompileError> {
-        let of_pods = cluster.pods.values().filter_map(|pod| pod.node.as_ref());
-        let names: BTreeSet<_> = cluster.nodes.keys().chain(of_pods).collect();
+        let of_pods = cluster.pods.values().filter_map(|pod| pod.node.as_deref());
+        let names: BTreeSet<_> = cluster.nodes.keys().map(AsRef::as_ref).chain(of_pods).collect();
         let compiled = names.into_iter().map(|name| {
-            let numbers = numbers.entry(name.clone()).or_default();
-            Ok((name.clone(), compile(cluster, name, numbers)?))
+            let numbers = numbers.entry(name.to_owned()).or_default();
+            Ok((name.to_owned(), compile(cluster, name, numbers)?))
         });
         Ok(Self { nodes: compiled.collect::<Result<_, _>>()? })
     }

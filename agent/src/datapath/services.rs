@@ -175,7 +175,7 @@ impl Balancer {
     fn remembered(&self, choice: &Choice<'_>, now: Duration) -> Option<Backend> {
         let timeout = Duration::from_secs(choice.service.affinity?.into());
         let (backend, last) = *self.affinity.get(&(choice.service.id, choice.from))?;
-        (now < last + timeout && choice.ring.backends.contains(&backend)).then_some(backend)
+        (now < last + timeout && choice.ring.backends().contains(&backend)).then_some(backend)
     }
 }
 

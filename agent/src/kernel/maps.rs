@@ -107,7 +107,14 @@ impl MapWriter for Maps {
     }
 }
 
-/// The elements of an array in order.
-fn array<V: Plain>(map: &Map<u32, V>, name: &'static str) -> Result<Vec<V>, KernelError> {
-    map.elements().map_err(failed(name))
+/// The elements of an array in order, but for those at its end that nobody has written to.
+fn array<V: Plain + Default + PartialEq>(
+    map: &Map<u32, V>,
+    name: &'static str,
+) -> Result<Vec<V>, KernelError> {
+    let mut elements = map.elements().map_err(failed(name))?;
+    let used = elements.iter().rposition(|element| *element != V::default());
+    elements.truncate(used.map_or(0, |last| last + 1));
+    elements.shrink_to_fit();
+    Ok(elements)
 }

@@ -1,5 +1,7 @@
 //! Rings as they lie in `RINGS_*`.
 
+use std::iter;
+
 use weir_common::{
     plain::{Plain, bytes_of, from_bytes},
     service::{Backend, Ring},
@@ -14,14 +16,18 @@ where
     Backend<A>: Plain,
 {
     let width = at.width() as usize;
-    let slots = ring.slots.chunks(Backend::<A>::SLOT_BYTES as usize / width).filter_map(move |slots| {
-        let mut bytes: Vec<u8> =
-            slots.iter().flat_map(|slot| slot.to_le_bytes().into_iter().take(width)).collect();
+    let mut slots = ring.slots();
+    let slots = iter::from_fn(move || {
+        let some = slots.by_ref().take(Backend::<A>::SLOT_BYTES as usize / width);
+        let mut bytes: Vec<u8> = some.flat_map(|slot| slot.to_le_bytes().into_iter().take(width)).collect();
+        if bytes.is_empty() {
+            return None;
+        }
         bytes.resize(size_of::<Backend<A>>(), 0);
         from_bytes(&bytes)
     });
     // A backend of the other family has no place in a ring; none gets there from a Service.
-    slots.chain(ring.backends.iter().map(|backend| backend_of(*backend).unwrap_or_default()))
+    slots.chain(ring.backends().iter().map(|backend| backend_of(*backend).unwrap_or_default()))
 }
 
 /// The ring that stands at a place, of all elements of the map; `None` when it is empty, or not whole.
@@ -40,7 +46,7 @@ where
     let slots: Vec<_> = (0..at.slots()).map(slot).collect();
     let count = usize::from(*slots.iter().max()?) + 1;
     let backends = backends.get(..count)?.iter().map(backend).collect();
-    Some(datapath::Ring { backends, slots })
+    Some(datapath::Ring::new(backends, &slots))
 }
 
 #[cfg(test)]
@@ -57,10 +63,8 @@ mod tests {
             let address = if is_v4 { V4(number).address() } else { V6([1, 2, 3, number]).address() };
             datapath::Backend { address, port: 8080 }
         };
-        datapath::Ring {
-            backends: (0..backends).map(backend).collect(),
-            slots: (0..slots).rev().map(|slot| (slot % backends) as u16).collect(),
-        }
+        let slots: Vec<_> = (0..slots).rev().map(|slot| (slot % backends) as u16).collect();
+        datapath::Ring::new((0..backends).map(backend).collect(), &slots)
     }
 
     /// Checks that a ring is read back as it was written, behind other elements and before others.
@@ -69,7 +73,7 @@ mod tests {
         Backend<A>: Plain,
     {
         let own: Vec<_> = elements_of::<A>(at, ring).collect();
-        assert_eq!(own.len(), at.slot_elements::<A>() as usize + ring.backends.len());
+        assert_eq!(own.len(), at.slot_elements::<A>() as usize + ring.backends().len());
         let noise = from_bytes(&[0xa5; 24]).unwrap();
         let mut elements = vec![noise; at.offset as usize];
         elements.extend(own);

@@ -139,7 +139,7 @@ impl Reader {
     pub fn kept<'t>(mut self, texts: impl IntoIterator<Item = &'t Text>) -> Self {
         let texts: Vec<_> = texts.into_iter().map(|text| (text, text.padded())).collect();
         self.units(texts.iter().map(|(text, padded)| {
-            let implied = text.implied.as_ref().map(|(version, kind)| (&**version, &**kind));
+            let implied = text.implied.as_deref().map(|(version, kind)| (&**version, &**kind));
             Unit { origin: text.origin(padded), implied }
         }));
         self

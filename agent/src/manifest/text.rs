@@ -19,20 +19,20 @@ pub struct Text {
     pub text: String,
     /// `apiVersion` and `kind`, where a typed list around the object says them and the object does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub implied: Option<(String, String)>,
+    pub implied: Option<Box<(String, String)>>,
 }
 
 impl Text {
     pub(super) fn of(object: Node<'_>, implied: Option<(&str, &str)>) -> Self {
         let text = object.own_text().map_or_else(|| object.to_json().to_string(), str::to_owned);
-        let implied = implied.map(|(version, kind)| (version.to_owned(), kind.to_owned()));
+        let implied = implied.map(|(version, kind)| Box::new((version.to_owned(), kind.to_owned())));
         Self { source: object.source(), text, implied }
     }
 
     /// The object as YAML at the left margin.
     pub fn to_yaml(&self) -> String {
         let mut yaml = String::with_capacity(self.text.len() + 64);
-        if let Some((version, kind)) = self.implied.as_ref().filter(|_| !self.is_flow()) {
+        if let Some((version, kind)) = self.implied.as_deref().filter(|_| !self.is_flow()) {
             yaml = format!("apiVersion: {version}\nkind: {kind}\n");
         }
         let indent = self.columns_before() as usize;
@@ -50,7 +50,7 @@ impl Text {
     pub fn to_json(&self) -> serde_json::Value {
         let mut json = serde_json::Value::Null;
         self.parse(|root| json = root.to_json());
-        if let (Some(fields), Some((version, kind))) = (json.as_object_mut(), &self.implied) {
+        if let (Some(fields), Some((version, kind))) = (json.as_object_mut(), self.implied.as_deref()) {
             fields.insert("apiVersion".to_owned(), version.clone().into());
             fields.insert("kind".to_owned(), kind.clone().into());
         }

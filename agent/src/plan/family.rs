@@ -36,7 +36,7 @@ impl Family {
             Self::V4 => at.slot_elements::<V4>(),
             Self::V6 => at.slot_elements::<V6>(),
         };
-        if ring.is_empty() { 0 } else { slots + ring.backends.len() as u32 }
+        if ring.is_empty() { 0 } else { slots + ring.backends().len() as u32 }
     }
 }
 

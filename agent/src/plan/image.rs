@@ -15,7 +15,10 @@ use weir_common::{
 };
 
 use super::{Change, Family, Member, PerFamily, SourceRange, Write};
-use crate::datapath::{Frontend, Ring};
+use crate::{
+    datapath::{Frontend, Ring},
+    shared_map::SharedMap,
+};
 
 /// The contents of the maps that a commit writes. It is read back from the kernel when an agent starts,
 /// and after that follows every write; there is no other record of what is where.
@@ -24,11 +27,11 @@ pub struct Image {
     /// `STATE`.
     pub state: State,
     /// `ENDPOINTS_*`.
-    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    pub endpoints: SharedMap<IpAddr, Endpoint>,
     /// `IDENTITIES_*`.
-    pub identities: BTreeMap<IpNet, Identity>,
+    pub identities: SharedMap<IpNet, Identity>,
     /// `PEERS`.
-    pub peers: BTreeMap<PeerKey, u32>,
+    pub peers: SharedMap<PeerKey, u32>,
     /// `RULE_SETS`; elements beyond the end are free.
     pub rule_sets: Vec<RuleSet>,
     /// `PORTS`.
@@ -38,13 +41,13 @@ pub struct Image {
     /// `RULES`.
     pub rules: Vec<Rule>,
     /// `FRONTENDS_*`.
-    pub frontends: BTreeMap<Frontend, Service>,
+    pub frontends: SharedMap<Frontend, Service>,
     /// `RINGS_*`: what was written where, as far as a frontend may name it.
     pub rings: PerFamily<BTreeMap<service::Ring, Arc<Ring>>>,
     /// `MEMBERS_*`.
-    pub members: BTreeMap<Member, u32>,
+    pub members: SharedMap<Member, u32>,
     /// `SOURCE_RANGES_*`.
-    pub sources: BTreeMap<SourceRange, ()>,
+    pub sources: SharedMap<SourceRange, ()>,
 }
 
 impl Image {
@@ -66,8 +69,9 @@ impl Image {
 
     /// What `PEERS` says about a rule set: index of the vector by identity.
     pub fn peers_of(&self, rule_set: u32) -> impl Iterator<Item = (u32, u32)> {
-        let keys = PeerKey { rule_set, identity: 0 }..=PeerKey { rule_set, identity: u32::MAX };
-        self.peers.range(keys).map(|(key, vector)| (key.identity, *vector))
+        let first = self.peers.iter_from(&PeerKey { rule_set, identity: 0 });
+        let its = first.take_while(move |(key, _)| key.rule_set == rule_set);
+        its.map(|(key, vector)| (key.identity, *vector))
     }
 
     /// The vector of `words` words at an index; shorter when the map ends before.
@@ -152,7 +156,7 @@ fn store_rings(
     }
 }
 
-fn change_map<K: Ord + Copy, V: Copy>(map: &mut BTreeMap<K, V>, change: &Change<K, V>) {
+fn change_map<K: Ord + Copy, V: Copy>(map: &mut SharedMap<K, V>, change: &Change<K, V>) {
     match change {
         Change::Put(elements) => map.extend(elements.iter().copied()),
         Change::Delete(keys) => keys.iter().for_each(|key| {
@@ -162,7 +166,7 @@ fn change_map<K: Ord + Copy, V: Copy>(map: &mut BTreeMap<K, V>, change: &Change<
 }
 
 /// First what was there before is put back, then what is new is removed.
-fn inverse<K: Ord + Copy, V: Copy>(map: &BTreeMap<K, V>, change: &Change<K, V>) -> [Change<K, V>; 2] {
+fn inverse<K: Ord + Copy, V: Copy>(map: &SharedMap<K, V>, change: &Change<K, V>) -> [Change<K, V>; 2] {
     let keys: Vec<K> = match change {
         Change::Put(elements) => elements.iter().map(|(key, _)| *key).collect(),
         Change::Delete(keys) => keys.clone(),

@@ -34,7 +34,7 @@ pub(super) struct Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// The frontends of the datapath in force.
-    frontends: SharedMap<Frontend, datapath::Service>,
+    frontends: SharedMap<Frontend, Arc<datapath::Service>>,
     /// How many they are.
     counts: PerFamily<usize>,
     rings: PerFamily<Rings>,
@@ -216,7 +216,7 @@ impl Known {
 
     /// Notes that a frontend lists what `service` says.
     fn list(&mut self, service: &datapath::Service, change: &mut Changes) {
-        for (backend, bits) in &*service.members {
+        for (backend, bits) in service.members.iter() {
             let member = (service.id, *backend);
             self.members.get_mut(Family::of(backend.address)).add(member, *bits);
             change.members.insert(member);
@@ -302,7 +302,7 @@ impl Rings {
             *count += 1;
             return *place;
         }
-        let mut place = service::Ring::new(0, ring.len() as u32, ring.backends.len());
+        let mut place = service::Ring::new(0, ring.len() as u32, ring.backends().len());
         place.offset = self.array.take(self.family.elements(place, ring));
         self.at.insert(Arc::clone(ring), (place, 1));
         new.push((place, Arc::clone(ring)));

@@ -108,7 +108,7 @@ impl Sizes {
             let rings = rings.collect::<BTreeSet<_>>();
             let each = || {
                 rings.iter().map(|ring| {
-                    let at = service::Ring::new(0, ring.len() as u32, ring.backends.len());
+                    let at = service::Ring::new(0, ring.len() as u32, ring.backends().len());
                     family.elements(at, ring) as usize
                 })
             };
@@ -219,15 +219,15 @@ mod tests {
             internal: Arc::default(),
             external: Arc::default(),
             target_port: 0,
-            members: Arc::default(),
+            members: crate::datapath::Members::default(),
             source_ranges: Vec::new(),
             affinity: None,
         };
         let frontend = Frontend { address: "10.96.0.1".parse().unwrap(), port: 80, protocol: 6 };
         let mut datapath = Datapath::default();
-        datapath.frontends.insert(frontend, service.clone());
+        datapath.frontends.insert(frontend, Arc::new(service.clone()));
         assert_eq!(Sizes::default().with_room_for(&datapath).affinity, Sizes::default().affinity);
-        datapath.frontends.insert(frontend, Service { affinity: Some(10_800), ..service });
+        datapath.frontends.insert(frontend, Arc::new(Service { affinity: Some(10_800), ..service }));
         let affinity = Sizes::default().with_room_for(&datapath).affinity;
         assert_eq!(affinity, PerFamily { v4: 1 << 16, ..Sizes::default().affinity });
     }

@@ -137,7 +137,7 @@ impl FromStr for PolicyName {
         match parts[..] {
             [name] if !name.is_empty() => Ok(Self::Cluster(name.to_owned())),
             [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self::Namespaced(Name { namespace: namespace.to_owned(), name: name.to_owned() }))
+                Ok(Self::Namespaced(Name { namespace: namespace.into(), name: name.into() }))
             }
             _ => Err("expected NAMESPACE/NAME, or the NAME of a ClusterNetworkPolicy"),
         }

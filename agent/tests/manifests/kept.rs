@@ -96,7 +96,7 @@ fn an_object_takes_the_place_of_its_predecessor() {
 fn a_namespace_takes_with_it_what_is_in_it() {
     let mut objects = objects(LIST);
     let key = |kind, name: &str| {
-        let name = Name { namespace: String::new(), name: name.to_owned() };
+        let name = Name { namespace: "".into(), name: name.into() };
         Key { kind, name }
     };
     assert!(objects.remove(&key(Kind::Namespace, "other")).is_empty());

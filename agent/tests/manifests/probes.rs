@@ -14,7 +14,7 @@ fn service(annotations: &str) -> String {
 }
 
 fn probe(annotations: &str) -> Option<Probe> {
-    cluster(&service(annotations)).services.values().next().unwrap().probe.clone()
+    cluster(&service(annotations)).services.values().next().unwrap().probe.as_deref().cloned()
 }
 
 #[test]

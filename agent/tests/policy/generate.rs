@@ -56,40 +56,39 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 let addresses = [format!("192.168.50.{}", 11 + index), format!("fd00:50::{}", 11 + index)];
                 let node = Node {
                     source: source(1),
-                    name: name.to_owned(),
+                    name: name.into(),
                     labels: [("role".to_owned(), role.to_owned())].into(),
                     annotations: Default::default(),
                     addresses: addresses.map(|address| address.parse().unwrap()).to_vec(),
                     pod_cidrs: Vec::new(),
                 };
-                cluster.nodes.insert(name.to_owned(), node);
+                cluster.nodes.insert(Arc::from(name), node);
             }
             for (name, mut labels) in NAMESPACES.into_iter().zip(namespaces) {
                 labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
-                let namespace = Namespace { source: None, name: name.to_owned(), labels };
-                cluster.namespaces.insert(name.to_owned(), namespace);
+                let namespace = Namespace { source: None, name: name.into(), labels };
+                cluster.namespaces.insert(Arc::from(name), namespace);
             }
             for (index, mut pod) in pods.into_iter().enumerate() {
                 let (namespace, number) = (index / PODS.len(), index % PODS.len());
-                pod.name =
-                    Name { namespace: NAMESPACES[namespace].to_owned(), name: PODS[number].to_owned() };
+                pod.name = Name { namespace: NAMESPACES[namespace].into(), name: PODS[number].into() };
                 let node = 1 + index % 2;
                 pod.node = Some(format!("n{node}"));
                 let host = 10 + index;
                 let own = [format!("10.244.{node}.{host}"), format!("fd00:10:244:{node}::{host}")];
                 pod.addresses = own.map(|address| address.parse().unwrap()).to_vec();
                 if pod.host_network {
-                    pod.addresses = cluster.nodes[&format!("n{node}")].addresses.clone();
+                    pod.addresses = cluster.nodes[&*format!("n{node}")].addresses.clone();
                 }
                 cluster.pods.insert(pod.name.clone(), pod);
             }
             for (index, mut policy) in policies.into_iter().enumerate() {
-                policy.name.name = format!("p{index}");
+                policy.name.name = format!("p{index}").into();
                 policy.source = source(100 * (index + 1));
                 cluster.policies.insert(policy.name.clone(), policy);
             }
             for (index, mut policy) in cluster_policies.into_iter().enumerate() {
-                policy.name = format!("c{index}");
+                policy.name = format!("c{index}").into();
                 policy.source = source(10_000 * (index + 1));
                 cluster.cluster_policies.insert(policy.name.clone(), policy);
             }
@@ -114,7 +113,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     let odd = prop_oneof![10 => Just((false, false)), 1 => Just((true, false)), 1 => Just((false, true))];
     (labels(), vec(container_port(), 0..3), odd).prop_map(|(labels, ports, (host_network, finished))| Pod {
         source: source(2),
-        name: Name { namespace: String::new(), name: String::new() },
+        name: Name { namespace: "".into(), name: "".into() },
         labels,
         annotations: Default::default(),
         node: None,
@@ -197,7 +196,7 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
     (select(&NAMESPACES[..]), selector(), types, rules(), rules()).prop_map(
         |(namespace, pod_selector, (isolates_ingress, isolates_egress), ingress, egress)| NetworkPolicy {
             source: source(6),
-            name: Name { namespace: namespace.to_owned(), name: String::new() },
+            name: Name { namespace: namespace.into(), name: "".into() },
             pod_selector,
             isolates_ingress,
             isolates_egress,
@@ -242,7 +241,7 @@ fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
     (tier, 0..4_u16, pod_set(), cluster_rules(false), cluster_rules(true)).prop_map(
         |(tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
             source: source(9),
-            name: String::new(),
+            name: "".into(),
             tier,
             priority,
             subject,

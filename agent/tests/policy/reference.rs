@@ -26,7 +26,7 @@ pub(crate) fn opens(
     let question = |pod, peer, peer_pod| Question { cluster, pod, peer, peer_pod, protocol, port };
     let sends = source.is_none_or(|source| question(source, to, destination).passes(false));
     let receives = destination.is_none_or(|destination| {
-        let own_node = destination.node.as_ref().and_then(|node| cluster.nodes.get(node));
+        let own_node = destination.node.as_ref().and_then(|node| cluster.nodes.get(&**node));
         own_node.is_some_and(|node| node.addresses.contains(&from))
             || question(destination, from, source).passes(true)
     });
@@ -99,7 +99,7 @@ impl Question<'_> {
             }
             PeerKind::Pods { namespaces, pods } => self.peer_pod.is_some_and(|pod| {
                 let namespace_matches = match namespaces {
-                    None => pod.name.namespace == namespace,
+                    None => *pod.name.namespace == *namespace,
                     Some(selector) => selector.matches(&self.cluster.namespaces[&pod.name.namespace].labels),
                 };
                 namespace_matches && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))

@@ -112,7 +112,7 @@ impl Live {
 
     /// A pod of namespace `shop`.
     pub fn pod(&self, name: &str) -> &Pod {
-        self.plan.pods.iter().find(|pod| pod.name.name == name).expect("a pod of the plan")
+        self.plan.pods.iter().find(|pod| *pod.name.name == *name).expect("a pod of the plan")
     }
 
     /// The network namespace of a pod of namespace `shop`, or of a node.
@@ -225,7 +225,7 @@ pub fn delete(text: &str) -> Answer {
 
 /// The name of a pod of [`manifests::NAMESPACE`].
 pub fn name(pod: &str) -> Name {
-    Name { namespace: manifests::NAMESPACE.to_owned(), name: pod.to_owned() }
+    Name { namespace: manifests::NAMESPACE.into(), name: pod.into() }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

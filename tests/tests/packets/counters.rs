@@ -15,7 +15,7 @@ const ISOLATION: &str = "no rule matches";
 /// What the rules of this policy, or isolation, have decided: connections and packets.
 fn counted(lab: &Lab, wanted: &str) -> (u64, u64) {
     let is_wanted = |origin: &RuleOrigin| match origin {
-        RuleOrigin::Policy { policy, .. } => policy.name == wanted,
+        RuleOrigin::Policy { policy, .. } => *policy.name == *wanted,
         RuleOrigin::ClusterPolicy { policy, .. } => policy == wanted,
         RuleOrigin::Isolation { .. } => wanted == ISOLATION,
     };

@@ -219,7 +219,7 @@ fn what_was_never_answered_leaves_a_backend_that_serves_no_more() {
 fn what_was_never_answered_leaves_a_backend_that_fails_its_checks() {
     on_node(|lab| {
         let failing = |server: &str| Target {
-            service: Name { namespace: "t".to_owned(), name: "web".to_owned() },
+            service: Name { namespace: "t".into(), name: "web".into() },
             backend: Backend { address: server.parse().unwrap(), port: 8080 },
         };
         for family in FAMILIES {

@@ -112,7 +112,7 @@ fn the_kernel_reads_slots_of_one_byte_and_of_two_as_the_compiler_made_them() {
             for (family, vip) in families() {
                 let frontend = Frontend { address: vip.parse().unwrap(), port: 80, protocol: 6 };
                 let ring = lab.datapath().frontends[&frontend].external.clone();
-                assert_eq!((ring.len(), ring.backends.len()), (65_537, backends as usize));
+                assert_eq!((ring.len(), ring.backends().len()), (65_537, backends as usize));
                 let mut found = BTreeSet::new();
                 for _ in 0..3 * backends {
                     let ends = Ends::new(family.outside, vip, 80);

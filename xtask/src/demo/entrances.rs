@@ -112,7 +112,7 @@ mod tests {
             })
             .collect();
         Entrance {
-            service: Name { namespace: "test".to_owned(), name: "web".to_owned() },
+            service: Name { namespace: "test".into(), name: "web".into() },
             port: 80,
             protocol: Protocol::Tcp,
             forwarding: Some(Forwarding::Dsr),

@@ -98,7 +98,7 @@ impl Model {
             let backend = SocketAddr::new(backend.address, backend.port);
             Way { backend, source, allowed: self.allows(judged, backend, protocol) }
         };
-        choice.ring.backends.iter().map(way).collect()
+        choice.ring.backends().iter().map(way).collect()
     }
 }
 

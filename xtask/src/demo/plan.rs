@@ -70,7 +70,7 @@ impl Plan {
             plan.nodes.push(Node {
                 netns: format!("weir-node-{}", node.name),
                 port: format!("node{number}"),
-                name: node.name.clone(),
+                name: node.name.to_string(),
                 addresses: primary(&node.addresses),
                 pod_routes: node.pod_cidrs.clone(),
             });
@@ -79,7 +79,7 @@ impl Plan {
             bail!("the manifests have no Node, so there is nothing to run pods on");
         }
         let numbers: BTreeMap<&str, usize> =
-            cluster.nodes.keys().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
+            cluster.nodes.keys().enumerate().map(|(number, name)| (&**name, number)).collect();
         for pod in cluster.pods.values().filter(|pod| !pod.finished) {
             let Some(&node) = pod.node.as_deref().and_then(|name| numbers.get(name)) else {
                 plan.notes.push(format!("{}: pod {} is on no node of the manifests", pod.source, pod.name));
@@ -147,7 +147,7 @@ pub(crate) mod tests {
     fn node(name: &str, addresses: &[&str], cidrs: &[&str]) -> cluster::Node {
         cluster::Node {
             source: source(),
-            name: name.to_owned(),
+            name: name.into(),
             labels: Labels::new(),
             annotations: Labels::new(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
@@ -159,7 +159,7 @@ pub(crate) mod tests {
         let port = |port, protocol| ContainerPort { name: None, port, protocol };
         cluster::Pod {
             source: source(),
-            name: Name { namespace: "test".to_owned(), name: name.to_owned() },
+            name: Name { namespace: "test".into(), name: name.into() },
             labels: Labels::new(),
             annotations: Labels::new(),
             node: Some(node.to_owned()),
@@ -215,7 +215,7 @@ pub(crate) mod tests {
     fn pods_that_are_nowhere_are_named_and_left_out() {
         let mut cluster = sample();
         for (name, change) in [("one", 0), ("two", 1), ("three", 2)] {
-            let name = Name { namespace: "test".to_owned(), name: name.to_owned() };
+            let name = Name { namespace: "test".into(), name: name.into() };
             let pod = cluster.pods.get_mut(&name).unwrap();
             match change {
                 0 => pod.node = Some("elsewhere".to_owned()),
@@ -224,7 +224,7 @@ pub(crate) mod tests {
             }
         }
         let plan = Plan::new(&cluster).unwrap();
-        assert_eq!(plan.pods.iter().map(|pod| pod.name.name.as_str()).collect::<Vec<_>>(), ["four"]);
+        assert_eq!(plan.pods.iter().map(|pod| &*pod.name.name).collect::<Vec<_>>(), ["four"]);
         assert_eq!(
             plan.notes,
             [

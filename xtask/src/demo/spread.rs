@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn spread(shares: &[Share]) -> Spread {
-        let service = Name { namespace: "test".to_owned(), name: "web".to_owned() };
+        let service = Name { namespace: "test".into(), name: "web".into() };
         Spread { service, port: 80, protocol: Protocol::Tcp, shares: shares.to_vec() }
     }
 

@@ -54,7 +54,7 @@ fn what_is_cut_is_silent_and_shows_as_a_mismatch() {
     block_on(async {
         let demo = built();
         let (one, three) = (0..demo.plan.pods.len()).fold((None, None), |(one, three), pod| {
-            match demo.plan.pods[pod].name.name.as_str() {
+            match &*demo.plan.pods[pod].name.name {
                 "one" => (Some(pod), three),
                 "three" => (one, Some(pod)),
                 _ => (one, three),

@@ -262,7 +262,7 @@ pub(super) struct Detach {
 fn pod(text: &str) -> Result<Name, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(Name { namespace: namespace.to_owned(), name: name.to_owned() })
+            Ok(Name { namespace: namespace.into(), name: name.into() })
         }
         _ => Err("expected NAMESPACE/NAME".to_owned()),
     }

@@ -17,13 +17,13 @@ pub type Labels = BTreeMap<String, String>;
 /// The label that every namespace has: its name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Name of a namespaced object.
+/// Name of a namespaced object. It stands in many places: a copy shares the texts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Name {
     /// `metadata.namespace`, `default` when absent.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for Name {
@@ -38,9 +38,9 @@ pub struct Cluster {
     /// Cluster-wide settings.
     pub config: Config,
     /// Nodes by name.
-    pub nodes: SharedMap<String, Arc<Node>>,
+    pub nodes: SharedMap<Arc<str>, Arc<Node>>,
     /// Namespaces by name. A namespace that is only mentioned exists, with the one label that Kubernetes gives it.
-    pub namespaces: SharedMap<String, Arc<Namespace>>,
+    pub namespaces: SharedMap<Arc<str>, Arc<Namespace>>,
     /// Pods.
     pub pods: SharedMap<Name, Arc<Pod>>,
     /// Services.
@@ -50,7 +50,7 @@ pub struct Cluster {
     /// NetworkPolicies.
     pub policies: SharedMap<Name, Arc<NetworkPolicy>>,
     /// ClusterNetworkPolicies by name.
-    pub cluster_policies: SharedMap<String, Arc<ClusterNetworkPolicy>>,
+    pub cluster_policies: SharedMap<Arc<str>, Arc<ClusterNetworkPolicy>>,
     /// Objects of kinds that do not concern weir: how many of each `apiVersion/kind`.
     pub skipped: BTreeMap<String, usize>,
 }
@@ -84,7 +84,7 @@ pub struct Node {
     /// Where the object starts.
     pub source: Source,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Labels.
     pub labels: Labels,
     /// Annotations whose keys begin with `weir.dev/`.
@@ -108,7 +108,7 @@ pub struct Namespace {
     /// Where the object starts; `None` for one that is only mentioned by others.
     pub source: Option<Source>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Labels, `kubernetes.io/metadata.name` included.
     pub labels: Labels,
 }

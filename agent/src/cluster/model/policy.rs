@@ -1,5 +1,7 @@
 //! NetworkPolicy and ClusterNetworkPolicy.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use super::{Name, Protocol, Selector};
@@ -91,7 +93,7 @@ pub struct ClusterNetworkPolicy {
     /// Where the object starts.
     pub source: Source,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Before or after NetworkPolicy.
     pub tier: Tier,
     /// 0 to 1000; lower is stronger. Equal ones are ordered by name.

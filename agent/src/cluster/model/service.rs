@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,7 +44,7 @@ pub struct Service {
     /// `spec.healthCheckNodePort`.
     pub health_check_port: Option<u16>,
     /// How its backends are checked: annotations `weir.dev/health-check*`; `None`: not at all.
-    pub probe: Option<Probe>,
+    pub probe: Option<Box<Probe>>,
     /// `spec.selector`; `None` when absent or empty.
     pub selector: Option<Labels>,
     /// Ports.
@@ -124,7 +125,7 @@ pub struct EndpointSlice {
     /// Name.
     pub name: Name,
     /// The service it belongs to: label `kubernetes.io/service-name`.
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// `addressType` is IPv6 (else IPv4; FQDN slices have no endpoints here).
     pub ipv6: bool,
     /// `ports`.
@@ -156,19 +157,32 @@ pub struct Endpoint {
     /// `conditions.terminating`, false when absent.
     pub terminating: bool,
     /// `nodeName`.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// `zone`.
-    pub zone: Option<String>,
-    /// `hints.forZones[].name`.
-    pub zone_hints: BTreeSet<String>,
-    /// `hints.forNodes[].name`.
-    pub node_hints: BTreeSet<String>,
+    pub zone: Option<Arc<str>>,
+    /// `hints`; `None`: there are none.
+    pub hints: Option<Box<Hints>>,
     /// Its share of new connections, in proportion to those of the others: annotation `weir.dev/weight` of the
     /// slice, 0 to [`Endpoint::MOST_WEIGHT`]. With 0 it gets none, and keeps what it has.
     pub weight: u32,
 }
 
+/// Where an endpoint is to be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hints {
+    /// `forNodes[].name`.
+    pub nodes: BTreeSet<String>,
+    /// `forZones[].name`.
+    pub zones: BTreeSet<String>,
+}
+
 impl Endpoint {
+    /// Its hints, which may be none.
+    pub fn hints(&self) -> &Hints {
+        const NONE: &Hints = &Hints { zones: BTreeSet::new(), nodes: BTreeSet::new() };
+        self.hints.as_deref().unwrap_or(NONE)
+    }
+
     /// Weight of an endpoint whose slice says nothing.
     pub const USUAL_WEIGHT: u32 = 100;
     /// Greatest weight.

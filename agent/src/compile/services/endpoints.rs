@@ -14,7 +14,7 @@ use weir_common::service::member;
 use super::{super::Unhealthy, Doors, Place};
 use crate::{
     cluster::{Endpoint, EndpointSlice, Name, Probe, Protocol, Service, ServicePort},
-    datapath::{Backend, Target},
+    datapath::{Backend, Members, Target},
     shared_map::SharedMap,
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Usable {
     /// By the policy Local: those on this node.
     pub(super) local: Vec<Weighted>,
     /// All of them, with bits of [`member`].
-    pub(super) members: Arc<BTreeMap<Backend, u32>>,
+    pub(super) members: Members,
 }
 
 /// A backend with its weight, which is not 0.
@@ -64,7 +64,7 @@ impl Usable {
                 *bits |= member::SOUND;
             }
         }
-        Self { cluster, local, members: Arc::new(members) }
+        Self { cluster, local, members: members.into() }
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn probed(
     let all = gather(each(slices), port, ipv6, place);
     let usable = all.into_iter().filter(|(_, endpoint)| endpoint.ready || is_draining(endpoint));
     let target = |backend| Target { service: service.name.clone(), backend };
-    usable.map(|(backend, _)| (target(backend), probe.clone())).collect()
+    usable.map(|(backend, _)| (target(backend), Probe::clone(probe))).collect()
 }
 
 /// EndpointSlices by the service they belong to, in the order of their names.
@@ -217,7 +217,7 @@ pub(super) fn gather<'a>(
 
 /// Which of two entries for one endpoint counts; the hints are there to leave nothing to the order of slices.
 fn rank<'a>(endpoint: &'a Endpoint, place: &Place<'_>) -> impl Ord + use<'a> {
-    let hints = (Reverse(&endpoint.node_hints), Reverse(&endpoint.zone_hints));
+    let hints = Reverse(endpoint.hints());
     (place.is_local(endpoint), endpoint.ready, is_draining(endpoint), endpoint.serving, hints)
 }
 
@@ -257,9 +257,9 @@ impl Hint {
         let holds = |hint: Self, given: fn(&Endpoint) -> bool| {
             ready.iter().copied().all(given) && ready.iter().any(|endpoint| hint.admits(endpoint, place))
         };
-        if holds(Self::Node, |endpoint| !endpoint.node_hints.is_empty()) {
+        if holds(Self::Node, |endpoint| !endpoint.hints().nodes.is_empty()) {
             Self::Node
-        } else if holds(Self::Zone, |endpoint| !endpoint.zone_hints.is_empty()) {
+        } else if holds(Self::Zone, |endpoint| !endpoint.hints().zones.is_empty()) {
             Self::Zone
         } else {
             Self::None
@@ -268,8 +268,8 @@ impl Hint {
 
     fn admits(self, endpoint: &Endpoint, place: &Place<'_>) -> bool {
         match self {
-            Self::Node => endpoint.node_hints.contains(place.node),
-            Self::Zone => place.zone.is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+            Self::Node => endpoint.hints().nodes.contains(place.node),
+            Self::Zone => place.zone.is_some_and(|zone| endpoint.hints().zones.contains(zone)),
             Self::None => true,
         }
     }

@@ -38,7 +38,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
     /// For [`Datapath::frontends`](datapath::Datapath::frontends).
-    pub frontends: SharedMap<Frontend, datapath::Service>,
+    pub frontends: SharedMap<Frontend, Arc<datapath::Service>>,
     /// For [`Datapath::health_checks`](datapath::Datapath::health_checks).
     pub health_checks: BTreeMap<u16, HealthCheck>,
     /// For [`Datapath::probes`](datapath::Datapath::probes).
@@ -68,7 +68,7 @@ pub(super) struct Compiled {
     /// What it was compiled from.
     config: Config,
     node: Option<Arc<Node>>,
-    nodes: SharedMap<String, Arc<Node>>,
+    nodes: SharedMap<Arc<str>, Arc<Node>>,
     unhealthy: Unhealthy,
     doors: Arc<Doors>,
     sources: SharedMap<Name, Arc<Service>>,
@@ -77,14 +77,14 @@ pub(super) struct Compiled {
     /// What each service came to.
     outcomes: SharedMap<Name, Arc<Outcome>>,
     /// Frontends at ports of the node, some of which may be another service's external address.
-    node_ports: SharedMap<Frontend, datapath::Service>,
-    others: SharedMap<Frontend, datapath::Service>,
+    node_ports: SharedMap<Frontend, Arc<datapath::Service>>,
+    others: SharedMap<Frontend, Arc<datapath::Service>>,
 }
 
 /// What one service comes to on a node.
 #[derive(Debug, Default)]
 struct Outcome {
-    frontends: Vec<(Kind, Frontend, datapath::Service)>,
+    frontends: Vec<(Kind, Frontend, Arc<datapath::Service>)>,
     health_check: Option<(u16, HealthCheck)>,
     probes: BTreeMap<Target, Probe>,
     cluster_ips: Vec<IpAddr>,
@@ -147,7 +147,7 @@ impl Compiled {
             // An address of the node may be given as an external address too, and that goes before its node
             // ports.
             match self.others.get(&frontend).or_else(|| self.node_ports.get(&frontend)) {
-                Some(service) => drop(self.services.frontends.insert(frontend, service.clone())),
+                Some(service) => drop(self.services.frontends.insert(frontend, Arc::clone(service))),
                 None => drop(self.services.frontends.remove(&frontend)),
             }
         }
@@ -162,7 +162,7 @@ impl Compiled {
             let among = if *kind == Kind::NodePort { &mut self.node_ports } else { &mut self.others };
             // The first of a service is the strongest; no two services have one.
             if !among.contains_key(frontend) {
-                among.insert(*frontend, service.clone());
+                among.insert(*frontend, Arc::clone(service));
             }
         }
         self.services.health_checks.extend(outcome.health_check.clone());
@@ -228,7 +228,7 @@ impl Outcome {
             };
             for (kind, address, port) in frontends::of(service, port, cluster_ip, place) {
                 let frontend = Frontend { address, port, protocol: protocol.number() };
-                frontends.push((kind, frontend, in_family.at(kind, address)));
+                frontends.push((kind, frontend, in_family.at(kind, address).into()));
             }
         }
         // Most services have one, and there are many of them.

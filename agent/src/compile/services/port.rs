@@ -58,7 +58,7 @@ impl PortInFamily<'_> {
             internal,
             external,
             target_port: self.target_port().unwrap_or(0),
-            members: Arc::clone(&self.usable.members),
+            members: self.usable.members.clone(),
             source_ranges,
             affinity: self.service.affinity,
         }

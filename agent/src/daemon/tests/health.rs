@@ -46,7 +46,7 @@ fn recovers(address: &str) -> Finding {
 fn ring(host: &Host) -> Vec<String> {
     let frontend = Frontend { address: "10.96.0.1".parse().unwrap(), port: 80, protocol: 6 };
     let world = host.world();
-    world.datapath.frontends[&frontend].internal.backends.iter().map(|b| b.address.to_string()).collect()
+    world.datapath.frontends[&frontend].internal.backends().iter().map(|b| b.address.to_string()).collect()
 }
 
 fn found(engine: &mut Engine<Fake, Fake>, finding: Finding) -> Option<Event> {

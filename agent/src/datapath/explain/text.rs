@@ -76,7 +76,7 @@ pub fn rule_text(cluster: &Cluster, origin: &RuleOrigin) -> Option<String> {
             (*ingress, String::new(), rule.peers.as_ref().map(|_| peers), &rule.ports)
         }
         RuleOrigin::ClusterPolicy { policy, ingress, index, .. } => {
-            let policy = cluster.cluster_policies.get(policy)?;
+            let policy = cluster.cluster_policies.get(&**policy)?;
             let rule = if *ingress { &policy.ingress } else { &policy.egress }.get(*index)?;
             let peers = rule.peers.iter().map(|peer| cluster_peer_text(&peer.kind)).collect::<Vec<_>>();
             (*ingress, format!("{:?} ", rule.action), Some(peers), &rule.ports)

@@ -58,6 +58,16 @@ impl Mapped {
     }
 }
 
+/// Has all threads allocate from one heap, to be called before there are others. Each with its own, they would keep
+/// apart what is free in them.
+pub fn allocate_from_one_heap() {
+    // SAFETY: sets a number.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
 /// Gives back to the kernel what the allocator keeps for later.
 pub fn give_back_free_memory() {
     // SAFETY: takes no pointer, and leaves what is in use where it is.

@@ -9,7 +9,8 @@ use crate::kernel::{AttachMode, netlink::Netlink};
 /// The same, its services to be served at the edge.
 fn asking_for_the_edge() -> Datapath {
     let mut datapath = datapath();
-    let frontends: Vec<_> = datapath.frontends.iter().map(|(key, service)| (*key, service.clone())).collect();
+    let frontends: Vec<_> =
+        datapath.frontends.iter().map(|(key, service)| (*key, Service::clone(service))).collect();
     for (key, service) in frontends {
         datapath.frontends.insert(key, Service { flags: service.flags | flags::EDGE, ..service });
     }

@@ -155,8 +155,9 @@ fn rings_of_an_earlier_version_are_adopted_and_go_when_they_change() {
 
         let mut other = datapath();
         for (frontend, service) in datapath().frontends.iter() {
-            let longer = Ring { slots: vec![0; 11], backends: service.internal.backends.clone() };
-            other.frontends.insert(*frontend, Service { internal: Arc::new(longer), ..service.clone() });
+            let longer = Ring::new(service.internal.backends().to_vec(), &[0; 11]);
+            let changed = Service { internal: Arc::new(longer), ..(**service).clone() };
+            other.frontends.insert(*frontend, Arc::new(changed));
         }
         second.commit(&other, &interfaces(pod)).unwrap();
         second.commit(&datapath(), &interfaces(pod)).unwrap();

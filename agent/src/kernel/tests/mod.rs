@@ -112,9 +112,9 @@ fn datapath() -> Datapath {
     datapath.rule_sets.insert(1, rule_set);
     for (vip, pod) in [("10.96.0.1", "10.0.0.1"), ("fd01::1", "fd00::1")] {
         let backend = Backend { address: address(pod), port: 8080 };
-        let internal = Arc::new(Ring { backends: vec![backend], slots: vec![0; 7] });
+        let internal = Arc::new(Ring::new(vec![backend], &[0; 7]));
         let external = Arc::default();
-        let members = Arc::new([(backend, member::SERVES | member::CLUSTER)].into());
+        let members = BTreeMap::from([(backend, member::SERVES | member::CLUSTER)]).into();
         let service = Service {
             id: 1,
             name: name.clone(),

@@ -64,7 +64,7 @@ fn end(node: Node<'_>) -> Option<End> {
 fn end_name(text: &str) -> Result<EndName, String> {
     let formed = |namespace: &str, name: &str| {
         (names::dns_label(namespace).is_ok() && names::dns_subdomain(name).is_ok())
-            .then(|| Name { namespace: namespace.to_owned(), name: name.to_owned() })
+            .then(|| Name { namespace: namespace.into(), name: name.into() })
     };
     let name = match text.split('/').collect::<Vec<_>>()[..] {
         ["node", name] => names::dns_subdomain(name).is_ok().then(|| EndName::Node(name.to_owned())),

@@ -52,7 +52,7 @@ impl Meta {
         let namespace = if kind.is_namespaced() { "default" } else { "" };
         let mut meta = Self {
             source,
-            name: Name { namespace: namespace.to_owned(), name: String::new() },
+            name: Name { namespace: namespace.into(), name: "".into() },
             labels: Labels::new(),
             annotations: BTreeMap::new(),
         };
@@ -60,13 +60,13 @@ impl Meta {
         let fields = node.fields(&KNOWN);
 
         if let Some(name) = fields.required("name").and_then(|name| name.formed(name_form(kind))) {
-            name.clone_into(&mut meta.name.name);
+            meta.name.name = name.into();
         }
         match fields.nonempty("namespace") {
             Some(node) if !kind.is_namespaced() => node.error(format!("a {kind} has no namespace")),
             Some(node) => {
                 if let Some(namespace) = node.formed(names::dns_label) {
-                    namespace.clone_into(&mut meta.name.namespace);
+                    meta.name.namespace = namespace.into();
                 }
             }
             None => {}

@@ -45,7 +45,7 @@ pub enum Kind {
 /// A validated object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    Config(cluster::Config),
+    Config(Box<cluster::Config>),
     Node(Arc<cluster::Node>),
     Namespace(Arc<cluster::Namespace>),
     Pod(Arc<cluster::Pod>),
@@ -127,7 +127,7 @@ impl Kind {
         let meta = Meta::read(&fields, self, object.source());
         let name = meta.name.clone();
         let value = match self {
-            Self::WeirConfiguration => Value::Config(config::read(&fields, meta)),
+            Self::WeirConfiguration => Value::Config(config::read(&fields, meta).into()),
             Self::Node => Value::Node(node::read(&fields, meta).into()),
             Self::Namespace => Value::Namespace(namespace::read(&fields, meta).into()),
             Self::Pod => Value::Pod(pod::read(&fields, meta).into()),

@@ -15,6 +15,6 @@ pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Namespace {
     }
     let mut labels = meta.labels;
     // The API server sets it, whatever the manifest says.
-    labels.insert(NAMESPACE_NAME_LABEL.to_owned(), meta.name.name.clone());
+    labels.insert(NAMESPACE_NAME_LABEL.to_owned(), meta.name.name.to_string());
     Namespace { source: Some(meta.source), name: meta.name.name, labels }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Meta, PROTOCOLS, meta, refuse_duplicates, sub};
 use crate::{
-    cluster::{Endpoint, EndpointPort, EndpointSlice, Protocol},
+    cluster::{Endpoint, EndpointPort, EndpointSlice, Hints, Protocol},
     manifest::{address, diagnostics::quote, fields::Fields, names, node::Node},
 };
 
@@ -34,7 +34,7 @@ pub(super) fn read(object: &Fields<'_>, mut meta: Meta) -> EndpointSlice {
     EndpointSlice {
         source: meta.source,
         name: meta.name,
-        service: meta.labels.remove(SERVICE_LABEL).filter(|name| !name.is_empty()),
+        service: meta.labels.remove(SERVICE_LABEL).filter(|name| !name.is_empty()).map(Into::into),
         ipv6: kind == Some(AddressType::Ipv6),
         ports: ports(object),
         endpoints: endpoints.into_iter().filter_map(|node| endpoint(node, kind?, weight)).collect(),
@@ -81,7 +81,7 @@ fn endpoint(node: Node<'_>, kind: AddressType, weight: u32) -> Option<Endpoint> 
         let value = conditions.as_ref().and_then(|conditions| conditions.get(name));
         value.and_then(Node::boolean).unwrap_or(default)
     };
-    let text = |name: &str| fields.nonempty(name).and_then(Node::string).map(str::to_owned);
+    let text = |name: &str| fields.nonempty(name).and_then(Node::string).map(Into::into);
     let hints = sub(&fields, "hints", &["forZones", "forNodes"]);
     let hint = |name: &str| hints.as_ref().map(|hints| hint_names(hints, name)).unwrap_or_default();
 
@@ -101,13 +101,11 @@ fn endpoint(node: Node<'_>, kind: AddressType, weight: u32) -> Option<Endpoint> 
         ready: condition("ready", true),
         serving: condition("serving", true),
         terminating: condition("terminating", false),
-        node: fields
-            .nonempty("nodeName")
-            .and_then(|node| node.formed(names::dns_subdomain))
-            .map(str::to_owned),
+        node: fields.nonempty("nodeName").and_then(|node| node.formed(names::dns_subdomain)).map(Into::into),
         zone: text("zone"),
-        zone_hints: hint("forZones"),
-        node_hints: hint("forNodes"),
+        hints: Some(Hints { nodes: hint("forNodes"), zones: hint("forZones") })
+            .filter(|hints| *hints != Hints::default())
+            .map(Box::new),
         weight,
     };
     // Without an address, only for the errors in what belongs to it.

@@ -164,9 +164,11 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
     let (internal, external) = (ring(random), ring(random));
     let members: BTreeMap<_, _> =
         internal.iter().chain(&external).map(|backend| (*backend, random.below(8))).collect();
-    let ring =
-        |slots: Vec<Backend>| Arc::new(Ring { slots: (0..slots.len() as u16).collect(), backends: slots });
-    let name = Name { namespace: "test".into(), name: format!("service-{number}") };
+    let ring = |slots: Vec<Backend>| {
+        let indexes: Vec<_> = (0..slots.len() as u16).collect();
+        Arc::new(Ring::new(slots, &indexes))
+    };
+    let name = Name { namespace: "test".into(), name: format!("service-{number}").into() };
     Service {
         id: 1 + number as u32 * 2 + random.below(2),
         name,
@@ -174,7 +176,7 @@ fn service(random: &mut Random, number: usize, v4: bool) -> Service {
         internal: ring(internal),
         external: ring(external),
         target_port: 0,
-        members: Arc::new(members),
+        members: members.into(),
         source_ranges: Vec::new(),
         affinity: [None, Some(10)][random.below(2) as usize],
     }

@@ -306,7 +306,7 @@ fn a_service_with_source_ranges_has_them_at_every_instant() {
     let restrict = |goal: &mut Goal, ranges: &[IpNet]| {
         let restricted = goal.datapath.frontends.iter().map(|(frontend, service)| {
             let flags = if ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
-            (*frontend, Service { source_ranges: ranges.to_vec(), flags, ..service.clone() })
+            (*frontend, Service { source_ranges: ranges.to_vec(), flags, ..Service::clone(service) }.into())
         });
         goal.datapath.frontends = restricted.collect();
     };

@@ -140,7 +140,7 @@ fn remove_others() -> Result<()> {
 impl Running {
     fn start(objects: &Objects, cluster: &Cluster) -> Result<Self> {
         watched("nodes.yaml", &text(objects.iter()));
-        let world = World::open(cluster.nodes.keys().map(String::as_str))?;
+        let world = World::open(cluster.nodes.keys().map(AsRef::as_ref))?;
         let agents = world.nodes().map(|(name, netns)| Agent::start(name, netns, &[])).collect();
         Ok(Self { drops: Drops::follow()?, servers: Servers::start()?, world, _agents: agents })
     }

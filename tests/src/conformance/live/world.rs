@@ -127,7 +127,7 @@ impl World {
         }
         let number = self.plan.pods.len();
         let place = plan::Pod {
-            name: Name { namespace: "places".to_owned(), name: number.to_string() },
+            name: Name { namespace: "places".into(), name: number.to_string().into() },
             node,
             netns: format!("weir-place-{number}"),
             interface: Some(format!("place{number}")),

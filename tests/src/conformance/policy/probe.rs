@@ -76,7 +76,7 @@ impl Probe {
 
 /// The addresses of `NS/POD`, `node/NAME` or `svc/NS/NAME`, or an address itself.
 fn addresses(place: &str, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
-    let name = |namespace: &str, name: &str| Name { namespace: namespace.to_owned(), name: name.to_owned() };
+    let name = |namespace: &str, name: &str| Name { namespace: namespace.into(), name: name.into() };
     let parts: Vec<_> = place.split('/').collect();
     let found = match parts[..] {
         [address] => Some(vec![address.parse().with_context(|| format!("{place} is not an address"))?]),

@@ -62,7 +62,7 @@ impl Steps {
         let step = self.next.pop_front().with_context(|| format!("steps.yaml has no step {name}"))?;
         anyhow::ensure!(step.name == name, "steps.yaml: the next step is {}, not {name}", step.name);
         for Reference { kind, namespace, name } in step.delete {
-            let key = Key { kind, name: Name { namespace, name } };
+            let key = Key { kind, name: Name { namespace: namespace.into(), name: name.into() } };
             anyhow::ensure!(!self.objects.remove(&key).is_empty(), "there is no {key} to delete");
         }
         for object in step.apply {

@@ -67,9 +67,9 @@ fn run_case(directory: &Path, case: &Case) -> anyhow::Result<Report> {
         let cluster = cluster(&directory.join(&step.cluster), &case.config)?;
         runner.step = format!("step {number} ({})", step.title);
         runner.open_flows(&step.flows);
-        runner.nodes.retain(|name, _| cluster.nodes.contains_key(name));
+        runner.nodes.retain(|name, _| cluster.nodes.contains_key(&**name));
         for name in cluster.nodes.keys() {
-            runner.nodes.entry(name.clone()).or_default().apply(&cluster, name)?;
+            runner.nodes.entry(name.to_string()).or_default().apply(&cluster, name)?;
         }
         runner.run(step)?;
     }
@@ -90,7 +90,8 @@ fn cluster(manifest: &Path, config: &case::Config) -> anyhow::Result<Cluster> {
         case::NodePortAddresses::Blocks(blocks) => Some(blocks.clone()),
     };
     for (name, addresses) in &config.local_addresses {
-        let node = cluster.nodes.get_mut(name).with_context(|| format!("localAddresses: no node {name}"))?;
+        let node =
+            cluster.nodes.get_mut(&**name).with_context(|| format!("localAddresses: no node {name}"))?;
         node.addresses.extend(addresses);
     }
     Ok(cluster)
@@ -176,7 +177,7 @@ fn check_packet(node: &mut NodeModel, expected: &case::Packet) -> Result<(), Str
 fn check_choice(choice: &Choice<'_>, expected: &case::Packet) -> Result<(), String> {
     let expected_backends: BTreeSet<_> = expected.backends.iter().map(String::as_str).collect();
     let found: BTreeMap<_, _> =
-        choice.ring.backends.iter().map(|backend| (text(*backend), *backend)).collect();
+        choice.ring.backends().iter().map(|backend| (text(*backend), *backend)).collect();
     if !expected.needs_state {
         equal("backends", &expected_backends, &found.keys().map(String::as_str).collect())?;
     }
@@ -190,7 +191,7 @@ fn check_choice(choice: &Choice<'_>, expected: &case::Packet) -> Result<(), Stri
         None => {}
         Some("uniform") => {
             let slots = |backend| choice.ring.iter().filter(|slot| *slot == backend).count();
-            let shares: BTreeSet<_> = choice.ring.backends.iter().map(|backend| slots(*backend)).collect();
+            let shares: BTreeSet<_> = choice.ring.backends().iter().map(|backend| slots(*backend)).collect();
             let (least, most) = (shares.first().copied(), shares.last().copied());
             if most > least.map(|least| least + 1) {
                 return Err(format!("backends have between {least:?} and {most:?} slots"));

@@ -199,7 +199,7 @@ pub(super) fn choose(affinity: &mut Affinity, service: &Service, ring: &Ring, pa
         return chosen;
     }
     let last = affinity.entry((service.id, packet.src)).or_insert(chosen);
-    if !ring.backends.contains(last) {
+    if !ring.backends().contains(last) {
         *last = chosen;
     }
     *last

@@ -45,7 +45,7 @@ fn cluster_of((turn, services, is_local): &State) -> Cluster {
             let slice_name = format!("{own_name}-{index}");
             let address = format!("10.64.1.{last}");
             let mut slice = slice(&slice_name, vec![endpoint(&address, "node-1")]);
-            slice.service = Some(own_name.clone());
+            slice.service = Some(own_name.as_str().into());
             cluster.slices.insert(slice.name.clone(), slice);
         }
     }

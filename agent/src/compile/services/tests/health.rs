@@ -17,7 +17,7 @@ fn target(address: &str) -> Target {
 fn with_failing(cluster: &mut Cluster, failing: &[&str]) -> (String, String, usize) {
     let second = Duration::from_secs(1);
     let probe = Probe { kind: ProbeKind::Tcp, interval: second, timeout: second, failures: 3, successes: 2 };
-    web(cluster).probe = Some(probe);
+    web(cluster).probe = Some(probe.into());
     web(cluster).external_local = true;
     let unhealthy: Unhealthy = failing.iter().map(|address| target(address)).collect();
     let datapath = compile_with(cluster, "node-1", &unhealthy, &mut Numbers::default()).unwrap();
@@ -44,7 +44,7 @@ fn where_all_backends_of_a_policy_fail_all_of_them_are_used() {
 #[test]
 fn clients_of_a_zone_whose_backends_fail_go_to_another() {
     let hinted = |address, node, zone: &str| Endpoint {
-        zone_hints: BTreeSet::from([zone.to_owned()]),
+        hints: Some(Hints { zones: BTreeSet::from([zone.to_owned()]), ..Hints::default() }.into()),
         ..endpoint(address, node)
     };
     let mut cluster = cluster(vec![hinted(LOCAL, "node-1", "east"), hinted(REMOTE, "node-2", "west")]);

@@ -62,8 +62,8 @@ fn walk(cluster: &Cluster, from: IpAddr, to: IpAddr, port: u16) -> String {
 /// The ready endpoints that hints leave to `node-1` in the zone `east`.
 fn by_topology(ready: Vec<&Endpoint>) -> Vec<&Endpoint> {
     for (hints, here) in [
-        ((|endpoint| &endpoint.node_hints) as fn(&Endpoint) -> &BTreeSet<String>, "node-1"),
-        (|endpoint| &endpoint.zone_hints, "east"),
+        ((|endpoint| &endpoint.hints().nodes) as fn(&Endpoint) -> &BTreeSet<String>, "node-1"),
+        (|endpoint| &endpoint.hints().zones, "east"),
     ] {
         let hinted: Vec<_> =
             ready.iter().copied().filter(|endpoint| hints(endpoint).contains(here)).collect();
@@ -90,16 +90,15 @@ fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
     let state = prop_oneof![Just((true, true, false)), any::<(bool, bool, bool)>()];
     proptest::collection::vec((node, state, hints), 0..6).prop_map(|endpoints| {
         let endpoints = endpoints.into_iter().zip(10..).map(
-            |((node, (ready, serving, terminating), (node_hints, zone_hints)), n)| {
+            |((node, (ready, serving, terminating), (nodes, zones)), n)| {
                 let address = format!("10.64.1.{n}");
-                let node = node.map(str::to_owned);
+                let node = node.map(Into::into);
                 Endpoint {
                     ready,
                     serving,
                     terminating,
                     node,
-                    node_hints,
-                    zone_hints,
+                    hints: Some(Hints { nodes, zones }.into()),
                     ..endpoint(&address, "")
                 }
             },

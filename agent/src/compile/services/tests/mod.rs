@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     cluster::{
-        Cluster, Endpoint, EndpointPort, EndpointSlice, Name, Node, Pod, Protocol, Service, ServiceKind,
-        ServicePort,
+        Cluster, Endpoint, EndpointPort, EndpointSlice, Hints, Name, Node, Pod, Protocol, Service,
+        ServiceKind, ServicePort,
     },
     compile::{Numbers, services},
     datapath::{
@@ -43,7 +43,7 @@ fn source() -> Source {
 }
 
 fn name(name: &str) -> Name {
-    Name { namespace: "default".to_owned(), name: name.to_owned() }
+    Name { namespace: "default".into(), name: name.into() }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -58,7 +58,7 @@ fn cluster(endpoints: Vec<Endpoint>) -> Cluster {
     for (number, zone) in [(1, "east"), (2, "west")] {
         let node = Node {
             source: source(),
-            name: format!("node-{number}"),
+            name: format!("node-{number}").into(),
             labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), zone.to_owned())]),
             annotations: BTreeMap::new(),
             addresses: vec![ip(&format!("192.0.2.1{number}")), ip(&format!("2001:db8::{number}"))],
@@ -128,7 +128,7 @@ fn slice(slice: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
     EndpointSlice {
         source: source(),
         name: name(slice),
-        service: Some("web".to_owned()),
+        service: Some("web".into()),
         ipv6: endpoints.iter().any(|endpoint| endpoint.address.is_ipv6()),
         ports: vec![EndpointPort { name: "http".to_owned(), protocol: Protocol::Tcp, port: Some(8080) }],
         endpoints,
@@ -142,10 +142,9 @@ fn endpoint(address: &str, node: &str) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
-        node: Some(node.to_owned()),
+        node: Some(node.into()),
         zone: None,
-        zone_hints: BTreeSet::new(),
-        node_hints: BTreeSet::new(),
+        hints: None,
         weight: Endpoint::USUAL_WEIGHT,
     }
 }
@@ -173,7 +172,7 @@ fn describe(datapath: &Datapath, packet: &Packet) -> String {
     match datapath.serve(packet) {
         Verdict::Dnat(choice) => {
             let star = |backend| if choice.masquerades(backend) { "*" } else { "" };
-            let backends = choice.ring.backends.iter();
+            let backends = choice.ring.backends().iter();
             backends
                 .map(|backend| format!("{}:{}{}", backend.address, backend.port, star(*backend)))
                 .collect::<Vec<_>>()

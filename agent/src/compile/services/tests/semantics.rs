@@ -6,7 +6,8 @@ use super::*;
 
 fn hinted(address: &str, nodes: &[&str], zones: &[&str]) -> Endpoint {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Endpoint { node_hints: names(nodes), zone_hints: names(zones), ..endpoint(address, "node-2") }
+    let hints = Hints { nodes: names(nodes), zones: names(zones) };
+    Endpoint { hints: Some(hints.into()), ..endpoint(address, "node-2") }
 }
 
 #[test]
@@ -107,8 +108,8 @@ fn the_local_set_falls_back_on_its_own() {
 fn hints_for_the_node_go_before_hints_for_the_zone() {
     let both = [hinted("10.64.2.1", &["node-1"], &["west"]), hinted("10.64.2.2", &["node-2"], &["east"])];
     assert_eq!(ask(&cluster(both.to_vec()), POD, CLUSTER_IP, 80), "10.64.2.1:8080");
-    let [first, second] = both;
-    let only_zones = Endpoint { node_hints: BTreeSet::new(), ..first.clone() };
+    let [_, second] = both;
+    let only_zones = hinted("10.64.2.1", &[], &["west"]);
     assert_eq!(ask(&cluster(vec![only_zones, second.clone()]), POD, CLUSTER_IP, 80), "10.64.2.2:8080");
     let elsewhere = hinted("10.64.2.1", &["node-2"], &["west"]);
     assert_eq!(ask(&cluster(vec![elsewhere, second]), POD, CLUSTER_IP, 80), "10.64.2.2:8080");
@@ -130,7 +131,7 @@ fn one_ready_endpoint_without_a_hint_switches_hints_off() {
 
 #[test]
 fn hints_do_not_thin_out_local_endpoints() {
-    let here = |address, zone| Endpoint { node: Some("node-1".to_owned()), ..hinted(address, &[], &[zone]) };
+    let here = |address, zone| Endpoint { node: Some("node-1".into()), ..hinted(address, &[], &[zone]) };
     let mut cluster = cluster(vec![here("10.64.1.1", "east"), here("10.64.1.2", "west")]);
     assert_eq!(ask(&cluster, POD, CLUSTER_IP, 80), "10.64.1.1:8080");
     web(&mut cluster).internal_local = true;
@@ -145,7 +146,7 @@ fn only_slices_of_the_service_with_its_port_count() {
         ask(&cluster, POD, CLUSTER_IP, 80)
     };
     assert_eq!(with(|_| ()), "10.64.1.10:8080");
-    assert_eq!(with(|slice| slice.name.namespace = "other".to_owned()), "reject");
+    assert_eq!(with(|slice| slice.name.namespace = "other".into()), "reject");
     assert_eq!(with(|slice| slice.service = None), "reject");
     assert_eq!(with(|slice| slice.ports[0].name = "web".to_owned()), "reject");
     assert_eq!(with(|slice| slice.ports[0].protocol = Protocol::Udp), "reject");
@@ -216,13 +217,13 @@ fn endpoints_without_weight_get_no_connection_and_keep_theirs() {
 #[test]
 fn rings_follow_the_weights() {
     let cluster = cluster_of(&[(LOCAL, "node-1", 150), (REMOTE, "node-2", 50)]);
-    let ring = served(&cluster).internal;
+    let ring = Arc::clone(&served(&cluster).internal);
     let local = ring.iter().filter(|backend| backend.address == ip(LOCAL)).count() as f64;
     assert!((local / ring.len() as f64 - 0.75).abs() < 0.01, "{local} of {}", ring.len());
 }
 
 /// The service at its ClusterIP, on the first node.
-fn served(cluster: &Cluster) -> datapath::Service {
+fn served(cluster: &Cluster) -> Arc<datapath::Service> {
     let frontend = Frontend { address: ip(CLUSTER_IP), port: 80, protocol: Protocol::Tcp.number() };
     compile(cluster, "node-1").frontends[&frontend].clone()
 }

@@ -60,7 +60,7 @@ pub(super) fn read(object: &Fields<'_>, meta: Meta) -> Service {
         forwarding: meta::annotation(object, FORWARDING).and_then(|node| node.one_of(&FORWARDINGS)),
         publish_not_ready: false,
         health_check_port: None,
-        probe: probe::read(object),
+        probe: probe::read(object).map(Into::into),
         selector: None,
         ports: Vec::new(),
     };

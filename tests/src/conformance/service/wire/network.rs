@@ -57,7 +57,7 @@ impl Network {
     /// Builds the nodes of a cluster, without pods.
     pub(super) fn build(cluster: &Cluster) -> Result<Self> {
         let node = |(number, node): (usize, &std::sync::Arc<weir::cluster::Node>)| Node {
-            name: node.name.clone(),
+            name: node.name.to_string(),
             netns: format!("weir-node-{}", node.name),
             addresses: Vec::new(),
             port: format!("node{number}"),

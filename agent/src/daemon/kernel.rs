@@ -16,7 +16,7 @@ use super::{
 use crate::{
     connections::{Connection, connections},
     datapath::{Datapath, RuleId, RuleOrigin},
-    kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins},
+    kernel::{self, Events, Kernel, KernelError, ProgramLog, pins::Pins, sys::give_back_pages},
     plan::{CommitError, Interface, Sizes},
     protocol::{MapUsage, Program},
     shared_map::SharedMap,
@@ -56,6 +56,8 @@ pub(super) fn open(options: &Options, sizes: Sizes) -> Result<Opened, EnforceErr
         events: events::DROPS | events::FLOWS,
     };
     let mut kernel = Kernel::open(OBJECT, &options_of_kernel)?;
+    // Most of them is what debuggers want to know, and nobody reads them again.
+    give_back_pages(OBJECT);
     let log = if options.program_log { kernel.take_log()? } else { None };
     let events = kernel.events()?;
     let enforcer = KernelEnforcer { kernel: Some(kernel), pins: options.bpffs.clone() };

@@ -166,7 +166,8 @@ impl Look<'_> {
     /// How much of the rate in a small cluster is lost in a large one.
     fn loss(&self, percent: f64, subject: &str) -> Option<Reached> {
         let lost = (1.0 - self.ratio(("e2e", subject, growth::SETTING))?) * 100.0;
-        Some(Reached { text: format!("{lost:.1} % less"), is_enough: lost <= percent })
+        let word = if lost < 0.0 { "more" } else { "less" };
+        Some(Reached { text: format!("{:.1} % {word}", lost.abs()), is_enough: lost <= percent })
     }
 
     /// A time of the bench `prog` that is to be small.

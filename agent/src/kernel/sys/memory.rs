@@ -77,6 +77,17 @@ pub fn give_back_free_memory() {
     };
 }
 
+/// Gives back the pages of the program's file in which these constants are. Who reads them once more gets them from
+/// the file once more.
+pub fn give_back_pages(constants: &'static [u8]) {
+    let Ok(Some(page)) = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) else { return };
+    let (page, range) = (page as usize, constants.as_ptr_range());
+    let start = range.start.addr().next_multiple_of(page);
+    let len = (range.end.addr() / page * page).saturating_sub(start);
+    // SAFETY: whole pages inside of what lives as long as the process, is never written, and so is as in the file.
+    unsafe { libc::madvise(range.start.with_addr(start).cast_mut().cast(), len, libc::MADV_DONTNEED) };
+}
+
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: what `mmap` gave; nothing borrows from it.

@@ -24,7 +24,7 @@ use weir_common::{plain::Plain, service::SourceKey};
 pub use self::{
     clock::jiffies,
     map::{MMAPABLE, MapFd, MapInfo, NO_PREALLOC, map_type},
-    memory::{Mapped, Shared, allocate_from_one_heap, give_back_free_memory},
+    memory::{Mapped, Shared, allocate_from_one_heap, give_back_free_memory, give_back_pages},
     run::{Outcome, Packet, test_run, test_run_xdp},
 };
 

@@ -59,12 +59,18 @@ impl Mapped {
 }
 
 /// Has all threads allocate from one heap, to be called before there are others. Each with its own, they would keep
-/// apart what is free in them.
+/// apart what is free in them. And what is large or last in it goes back to the kernel when it is freed, also after
+/// something very large has been freed, which else has the allocator keep as much from then on.
 pub fn allocate_from_one_heap() {
-    // SAFETY: sets a number.
+    // What the C library begins with.
+    #[cfg(target_env = "gnu")]
+    const LARGE: libc::c_int = 128 << 10;
+    // SAFETY: sets numbers.
     #[cfg(target_env = "gnu")]
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1)
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
     };
 }
 

@@ -18,21 +18,34 @@ const EBPF: &str = "weir-ebpf";
 /// The package with the yardsticks of the benches, and its one binary.
 const FLOORS: &str = "weir-floors";
 /// The packages that are built for BPF and for nothing else.
-pub(crate) const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
+pub const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
 
-/// Builds the kernel programs, then the binary `weir` with them inside.
-pub(crate) fn all(release: bool) -> Result<PathBuf> {
+/// Builds the kernel programs, then the binary `weir` with them inside, and beside it those of the lab. Says where
+/// `weir` is.
+pub fn all(release: bool) -> Result<PathBuf> {
     kernel_programs()?;
-    step("Building", "weir");
+    step("Building", "weir and its lab");
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--quiet", "--package", "weir", "--bin", "weir"]);
+    // All at once: built one by one, each would ask for other features of what they share, and all of that would
+    // be compiled again.
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "weir",
+        "--package",
+        "weir-lab",
+        "--package",
+        "weir-load",
+        "--bins",
+    ]);
     cargo.args(release.then_some("--release"));
     shell::run(&mut cargo)?;
     Ok(target_dir().join(if release { "release" } else { "debug" }).join("weir"))
 }
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
-pub(crate) fn kernel_programs() -> Result<PathBuf> {
+pub fn kernel_programs() -> Result<PathBuf> {
     step("Building", "the kernel programs");
     let built = kernel_programs_of(&shell::root(), &toolchain::find_or_install()?)?;
     let object = bpf_dir(&shell::root()).join("weir");
@@ -41,21 +54,14 @@ pub(crate) fn kernel_programs() -> Result<PathBuf> {
 }
 
 /// Builds the kernel programs of the sources at `root`, and says where they are.
-pub(crate) fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+pub fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     bpf_package(EBPF, root, toolchain)
 }
 
 /// Builds the yardsticks of the benches.
-pub(crate) fn floors() -> Result<PathBuf> {
+pub fn floors() -> Result<PathBuf> {
     step("Building", "the yardsticks");
     bpf_package(FLOORS, &shell::root(), &toolchain::find_or_install()?)
-}
-
-/// Builds the load generator, optimised.
-pub(crate) fn load_generator() -> Result<PathBuf> {
-    step("Building", "the load generator");
-    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "weir-load"]))?;
-    Ok(target_dir().join("release/weir-load"))
 }
 
 fn bpf_package(package: &str, root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
@@ -66,7 +72,7 @@ fn bpf_package(package: &str, root: &Path, toolchain: &Toolchain) -> Result<Path
 }
 
 /// Adds to a cargo command what building a package of the sources at `root` for BPF takes.
-pub(crate) fn for_bpf<'a>(
+pub fn for_bpf<'a>(
     cargo: &'a mut Command,
     package: &str,
     root: &Path,
@@ -93,7 +99,7 @@ pub(crate) fn for_bpf<'a>(
 }
 
 /// Where the cargo that runs us puts its artifacts.
-pub(crate) fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 

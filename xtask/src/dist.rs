@@ -18,16 +18,16 @@ pub(crate) fn run() -> Result<()> {
     // names, the one thing that a static glibc cannot do.
     let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--release", "--package", "weir", "--bin", "weir", "--target", &target]);
+    cargo.args(["build", "--profile", "dist", "--package", "weir", "--bin", "weir", "--target", &target]);
     shell::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let binary = fs::read(build::target_dir().join(&target).join("release/weir"))?;
+    let binary = fs::read(build::target_dir().join(&target).join("dist/weir"))?;
     if is_dynamic(&binary).context("the build is no 64-bit ELF file")? {
         bail!("the binary asks for a dynamic loader, so it is not static");
     }
     let dist = build::target_dir().join("dist");
     fs::create_dir_all(&dist)?;
     let path = dist.join("weir");
-    fs::copy(build::target_dir().join(&target).join("release/weir"), &path)?;
+    fs::copy(build::target_dir().join(&target).join("dist/weir"), &path)?;
     let sum: String = Sha256::digest(&binary).iter().map(|byte| format!("{byte:02x}")).collect();
     fs::write(dist.join("weir.sha256"), format!("{sum}  weir\n"))?;
     step("Finished", format_args!("{} ({} MiB), sha256 {sum}", path.display(), binary.len() >> 20));

@@ -17,7 +17,7 @@ use nix::{
 use crate::shell::{self, step};
 
 /// Where BPF objects are pinned.
-pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// What a command that becomes root keeps of its environment: where cargo and its tools are.
 const KEPT: [&str; 8] = [
@@ -33,7 +33,7 @@ const KEPT: [&str; 8] = [
 
 /// Makes sure that kernel programs can be loaded and network namespaces built here, as root: where sudo asks no
 /// password, the whole command starts again under it.
-pub(crate) fn prepare() -> Result<()> {
+pub fn prepare() -> Result<()> {
     if !Uid::effective().is_root() {
         let mut command = as_root("env")?;
         step("Becoming", "root through sudo: kernel programs and network namespaces need it");
@@ -66,7 +66,7 @@ fn as_root(program: &str) -> Result<Command> {
 }
 
 /// Installs Debian packages, or says what to type.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+pub fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if shell::probe("apt-get", &["--version"]).is_none() {
         bail!("this is not Debian: install by hand what there is called {list}");
@@ -81,7 +81,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Installs a package unless its program runs.
-pub(crate) fn need(program: &str, args: &[&str], package: &str) -> Result<()> {
+pub fn need(program: &str, args: &[&str], package: &str) -> Result<()> {
     match shell::probe(program, args) {
         Some(_) => Ok(()),
         None => install(&[package]),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, ops::Range};
 
-use xtask::demo::outside;
+use weir_lab::demo::outside;
 
 use super::{Live, manifests::NAMESPACE};
 

@@ -30,7 +30,7 @@ use weir::{
     cluster::{Cluster, Name, Objects, Protocol},
     manifest,
 };
-pub use xtask::demo::{
+pub use weir_lab::demo::{
     netns, network,
     plan::{self, Plan, Pod},
     worker::{Outcome, Worker},

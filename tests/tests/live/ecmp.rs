@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use weir_lab::demo::outside::{CLIENT, OUTSIDE};
 use weir_tests::live::{
     Live,
     crowd::{Crowd, Host},
@@ -19,7 +20,6 @@ use weir_tests::live::{
     manifests::{self, pod},
     netns, network, weir,
 };
-use xtask::demo::outside::{CLIENT, OUTSIDE};
 
 const PORT: u16 = 7000;
 /// Bytes of a stream.

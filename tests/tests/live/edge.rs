@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, ops::Range};
 
+use weir_lab::demo::outside::OUTSIDE;
 use weir_tests::live::{
     Live,
     edge::{self, frontends},
@@ -10,7 +11,6 @@ use weir_tests::live::{
     netns, network,
     traffic::{Connection, Echo, Sender, Sink},
 };
-use xtask::demo::outside::OUTSIDE;
 
 const PORT: u16 = 7000;
 

@@ -8,12 +8,12 @@ use std::{
 };
 
 use weir::cluster::Protocol;
+use weir_lab::demo::plan::UNDERLAY;
 use weir_tests::live::{
     Live, Outcome, Worker, isolated,
     manifests::{self, TCP, UDP, endpoints, pod, service},
     netns,
 };
-use xtask::demo::plan::UNDERLAY;
 
 /// Addresses of the outside.
 pub const OUTSIDE: [&str; 2] = ["203.0.113.9", "2001:db8::9"];

@@ -8,6 +8,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_common::header::protocol;
+use weir_lab::demo::plan::UNDERLAY;
 use weir_tests::{
     live::{
         Live, isolated,
@@ -16,7 +17,6 @@ use weir_tests::{
     },
     packets::{Ends, fragment_v4, fragment_v6},
 };
-use xtask::demo::plan::UNDERLAY;
 
 use super::external::{OUTSIDE, inhabit_the_outside};
 

@@ -12,7 +12,6 @@ pub mod plan;
 mod probe;
 mod record;
 mod spread;
-pub(crate) mod style;
 #[cfg(test)]
 mod tests;
 pub mod worker;
@@ -31,18 +30,19 @@ use weir::{
 };
 
 use self::{
-    agents::Agents, model::Model, outside::OUTSIDE, plan::Plan, probe::Workers, record::Record, style::Style,
+    agents::Agents, model::Model, outside::OUTSIDE, plan::Plan, probe::Workers, record::Record,
     worker::Worker,
 };
-use crate::{build, machine, shell::step};
+use xtask::{build, cli::RunArgs, machine, shell::step, style::Style};
 
 /// How often to ask whether the policies changed.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Builds the cluster, shows it, and removes it.
-pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCode> {
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    let manifests = &args.manifests()?;
     let cluster = load(manifests)?;
-    let weir = if no_agent { None } else { Some(build::all(false)?) };
+    let weir = if args.no_agent { None } else { Some(build::all(false)?) };
     machine::prepare()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -54,7 +54,7 @@ pub(crate) fn run(manifests: &Path, once: bool, no_agent: bool) -> Result<ExitCo
         let mut demo = Demo::claim(&cluster)?;
         demo.build(manifests, weir.as_deref())?;
         tokio::select! {
-            verdict = demo.show(cluster, manifests, once) => verdict,
+            verdict = demo.show(cluster, manifests, args.once) => verdict,
             _ = interrupt.recv() => Ok(ExitCode::from(130)),
             _ = terminate.recv() => Ok(ExitCode::from(143)),
             _ = hangup.recv() => Ok(ExitCode::from(129)),

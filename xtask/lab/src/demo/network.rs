@@ -12,7 +12,7 @@ use super::{
     netns,
     plan::{Node, Plan, Pod, UNDERLAY},
 };
-use crate::shell;
+use xtask::shell;
 
 /// A pod's way to its node, per family: the same on all of them.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];

@@ -14,9 +14,9 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
+use xtask::{machine, shell::step};
 
 use super::netns;
-use crate::{machine, shell::step};
 
 /// Where agents keep their state, a directory each.
 const STATE: &str = "/run/weir";

@@ -12,12 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use xtask::shell;
 
 use super::{
     cluster::{self, NODE_PORT, PORT, SERVICE, SERVICE_PORT},
     network::{NODE, Network, PODS, SERVERS},
 };
-use crate::{bench::kube_proxy::ServicePort, demo::netns, shell};
+use crate::{bench::kube_proxy::ServicePort, demo::netns};
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{plan::Plan, probe::Observation, style::Style, worker::Outcome};
+use xtask::style::Style;
+
+use super::{plan::Plan, probe::Observation, worker::Outcome};
 
 /// Who reaches whom, over all ports and families of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,6 @@ use super::{
     report::Row,
     scale_lab::{CLIENT, Lab, SERVER, node, p99, row},
 };
-use crate::build;
 
 /// Nodes that the pods are spread over.
 const NODES: usize = 100;
@@ -24,7 +23,7 @@ const APPS: usize = 10;
 
 /// Measures a cluster of 10,000 pods in 500 label sets with 1,000 policies, or a tenth of it.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
-    let weir = build::all(true)?;
+    let weir = super::agent()?;
     let (pods, policies) = if quick { (1_000, 100) } else { (10_000, 1_000) };
     let setting = format!("{pods} pods, {policies} policies");
     let rounds = if quick { 20 } else { 200 };

@@ -10,7 +10,7 @@ mod load;
 mod network;
 mod variant;
 
-use std::{env, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -22,7 +22,7 @@ use super::{
     report::{Ratio, Row, Samples},
     stats::Spread,
 };
-use crate::{build, machine, shell::step};
+use xtask::{build, machine, shell::step};
 
 /// How much is measured.
 struct Extent {
@@ -35,17 +35,14 @@ const SERVICES: u32 = 1_000;
 
 /// With more connections in two minutes, the ports of kube-proxy's masqueraded ones would run out.
 const FULL: Extent = Extent { rounds: 13, seconds: 0.4 };
-const QUICK: Extent = Extent { rounds: 5, seconds: 0.35 };
+const QUICK: Extent = Extent { rounds: 4, seconds: 0.2 };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     machine::need("nft", &["--version"], "nftables")?;
     machine::need("iptables-restore", &["--version"], "iptables")?;
-    let weir = match env::var_os("WEIR_BIN") {
-        Some(path) => path.into(),
-        None => build::all(true)?,
-    };
-    let generator = build::load_generator()?;
+    let weir = super::agent()?;
+    let generator = build::all(true)?.with_file_name("weir-load");
     let extent = if quick { QUICK } else { FULL };
     let cpu = std::thread::available_parallelism()?.get() - 1;
     let mut rows = measure(SERVICES, &extent, &weir, &generator, cpu)?;

@@ -6,9 +6,9 @@ use std::{
 };
 
 use weir::cluster::Name;
+use xtask::shell;
 
 use super::*;
-use crate::shell;
 
 /// Only one demo fits on a machine.
 static MACHINE: Mutex<()> = Mutex::new(());

@@ -32,7 +32,7 @@ use super::{
     report::{Ratio, Row, Samples},
     stats::Spread,
 };
-use crate::{build, shell::step};
+use xtask::{build, shell::step};
 
 /// Sets of the flow table of a node with little memory: 131,072 entries, as many as the maps of the floors hold.
 const SETS: u32 = 1 << 14;
@@ -61,7 +61,7 @@ struct Extent {
 }
 
 const FULL: Extent = Extent { flows: &[1, 10_000, 100_000], rounds: 15, runs: 400_000 };
-const QUICK: Extent = Extent { flows: &[1, 10_000], rounds: 7, runs: 150_000 };
+const QUICK: Extent = Extent { flows: &[1, 10_000, 100_000], rounds: 5, runs: 100_000 };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {

@@ -17,68 +17,25 @@ mod stats;
 mod svg;
 mod table;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{env, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 
 use self::report::Report;
-use crate::{budget, build, machine};
+use xtask::{
+    build,
+    cli::{Bench, BenchArgs},
+    machine,
+};
 
-/// `cargo xtask bench`.
-#[derive(Args)]
-pub(crate) struct Options {
-    /// Which benches.
-    #[arg(value_enum, default_value_t)]
-    which: Which,
-    /// Fewer and shorter rounds.
-    #[arg(long)]
-    quick: bool,
-    /// Write what was measured.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw what was measured.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-    /// Write the tables into a document, between its marks.
-    #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
-    /// Measure nothing: take what an earlier run wrote.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["which", "quick"])]
-    from: Option<PathBuf>,
-    /// Compare with what an earlier run wrote.
-    #[arg(long, value_name = "FILE")]
-    against: Option<PathBuf>,
-}
-
-/// A bench.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Which {
-    /// What a packet costs in each kernel program.
-    Prog,
-    /// Real traffic through network namespaces.
-    E2e,
-    /// How long policies take to be enforced, and how many entries they take.
-    Policy,
-    /// How long services take to be enforced, and what they take of memory.
-    Scale,
-    /// All of them.
-    #[default]
-    All,
-}
-
-impl Which {
-    fn includes(self, bench: Self) -> bool {
-        self == bench || self == Self::All
-    }
-}
+use crate::budget;
 
 /// Measures, and shows what came out.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+pub(crate) fn run(options: &BenchArgs) -> Result<ExitCode> {
     let report = match &options.from {
         Some(path) => Report::read(path)?,
         None => measure(options.which, options.quick)?,
@@ -99,25 +56,30 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(which: Which, quick: bool) -> Result<Report> {
+fn measure(which: Bench, quick: bool) -> Result<Report> {
     machine::prepare()?;
     let object = build::kernel_programs()?;
     private_mounts()?;
     let mut report = Report::new(quick)?;
     report.programs = budget::measure(&object)?;
-    if which.includes(Which::Prog) {
+    if which.includes(Bench::Prog) {
         report.rows.extend(prog::run(quick)?);
     }
-    if which.includes(Which::E2e) {
+    if which.includes(Bench::E2e) {
         report.rows.extend(e2e::run(quick)?);
     }
-    if which.includes(Which::Policy) {
+    if which.includes(Bench::Policy) {
         report.rows.extend(policy::run(quick)?);
     }
-    if which.includes(Which::Scale) {
+    if which.includes(Bench::Scale) {
         report.rows.extend(scale::run(quick)?);
     }
     Ok(report)
+}
+
+/// The agent that is measured: the one that `WEIR_BIN` names, or an optimised one of these sources.
+fn agent() -> Result<PathBuf> {
+    env::var_os("WEIR_BIN").map_or_else(|| build::all(true), |path| Ok(path.into()))
 }
 
 /// What is pinned and named here is gone when this process ends, however it ends, and nobody else sees it.

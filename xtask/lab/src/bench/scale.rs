@@ -8,17 +8,16 @@ use super::{
     report::Row,
     scale_lab::{Lab, SERVER, node, p99, row},
 };
-use crate::build;
 
 /// Where the probed service is.
 const PROBED: &str = "10.96.255.1:80";
 
 /// Measures clusters of several sizes: services and the endpoints of each.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
-    let weir = build::all(true)?;
+    let weir = super::agent()?;
     let sizes: &[(u32, u32)] =
-        if quick { &[(1_000, 4)] } else { &[(100, 4), (1_000, 4), (10_000, 4), (10_000, 10)] };
-    let rounds = if quick { 50 } else { 300 };
+        if quick { &[(10_000, 4)] } else { &[(100, 4), (1_000, 4), (10_000, 4), (10_000, 10)] };
+    let rounds = if quick { 30 } else { 300 };
     let mut rows = Vec::new();
     for (services, endpoints) in sizes {
         rows.extend(measure(&weir, *services, *endpoints, rounds)?);

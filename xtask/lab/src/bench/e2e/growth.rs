@@ -4,18 +4,16 @@
 use std::path::Path;
 
 use anyhow::Result;
+use xtask::shell::step;
 
 use super::{
     Extent, cluster,
     load::{self, Load, Servers},
     variant::{Set, Way},
 };
-use crate::{
-    bench::{
-        report::{Ratio, Row, Samples},
-        stats::Spread,
-    },
-    shell::step,
+use crate::bench::{
+    report::{Ratio, Row, Samples},
+    stats::Spread,
 };
 
 /// How the rows' setting is called.

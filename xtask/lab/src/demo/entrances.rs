@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use weir::cluster::Forwarding;
+use xtask::style::Style;
 
 use super::{
     edge::{Entrance, Visit},
     outside::CLIENT,
     plan::Plan,
-    style::Style,
 };
 
 /// Length of a bar that stands for all connections.

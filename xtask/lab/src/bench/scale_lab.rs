@@ -26,9 +26,10 @@ use weir::{
     manifest,
     protocol::{Change, Envelope, Request, Response, SOCKET, encode},
 };
+use xtask::machine;
 
 use super::{report::Row, stats::Spread};
-use crate::{demo::netns, machine};
+use crate::demo::netns;
 
 /// The node's namespace, and those of the pods that send.
 const NODE: &str = "weir-scale-node";

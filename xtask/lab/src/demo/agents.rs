@@ -22,7 +22,7 @@ use super::{
     plan::{Node, Plan, Pod},
     record::{self, Record},
 };
-use crate::shell;
+use xtask::shell;
 
 /// How long an agent may take to answer, which includes the kernel's verifying of its programs.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitC
 use anyhow::{Context, Result, bail};
 use aya::{EbpfLoader, programs::Program};
 use serde::{Deserialize, Serialize};
-
-use crate::{build, machine, shell};
+use xtask::{build, machine, shell};
 
 /// No program may make the verifier look at more instructions than this. It was 20,000 before fragments waited for
 /// their first, which takes 2,100 in each of the four programs at TC.

@@ -7,59 +7,58 @@ use std::{
 
 /// Whether to colour what goes to a stream.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Style {
+pub struct Style {
     colour: bool,
 }
 
 impl Style {
     /// For standard output.
-    pub(crate) fn stdout() -> Self {
+    pub fn stdout() -> Self {
         Self::of(io::stdout().is_terminal())
     }
 
     /// For standard error.
-    pub(crate) fn stderr() -> Self {
+    pub fn stderr() -> Self {
         Self::of(io::stderr().is_terminal())
     }
 
     /// Never a colour.
-    #[cfg(test)]
-    pub(crate) const fn plain() -> Self {
+    pub const fn plain() -> Self {
         Self { colour: false }
     }
 
     /// For a heading.
-    pub(crate) fn bold(self, text: &str) -> String {
+    pub fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
 
     /// For what is less important.
-    pub(crate) fn dim(self, text: &str) -> String {
+    pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
 
     /// For what is allowed.
-    pub(crate) fn green(self, text: &str) -> String {
+    pub fn green(self, text: &str) -> String {
         self.paint("32", text)
     }
 
     /// For a step, as cargo writes it.
-    pub(crate) fn bold_green(self, text: &str) -> String {
+    pub fn bold_green(self, text: &str) -> String {
         self.paint("1;32", text)
     }
 
     /// For what is denied.
-    pub(crate) fn red(self, text: &str) -> String {
+    pub fn red(self, text: &str) -> String {
         self.paint("31", text)
     }
 
     /// For what is in part allowed.
-    pub(crate) fn yellow(self, text: &str) -> String {
+    pub fn yellow(self, text: &str) -> String {
         self.paint("33", text)
     }
 
     /// For what must never be seen.
-    pub(crate) fn alarm(self, text: &str) -> String {
+    pub fn alarm(self, text: &str) -> String {
         self.paint("1;97;41", text)
     }
 

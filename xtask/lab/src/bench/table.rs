@@ -4,7 +4,7 @@ use super::{
     figures::{self, Figure},
     report::{Report, Row},
 };
-use crate::demo::style::Style;
+use xtask::style::Style;
 
 /// Prints every row.
 pub(super) fn print(report: &Report) {

@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use xtask::shell;
 
 use super::{
     cluster::PORT,
     network::{Network, PODS},
     variant::Set,
 };
-use crate::{demo::netns, shell};
+use crate::demo::netns;
 
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

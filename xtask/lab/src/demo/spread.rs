@@ -9,12 +9,12 @@ use std::{
 
 use tokio::task::JoinSet;
 use weir::cluster::{Cluster, Name, Protocol, Service, ServicePort};
+use xtask::style::Style;
 
 use super::{
     model::Model,
     plan::{Plan, Pod},
     probe::Workers,
-    style::Style,
     worker::{Outcome, Worker},
 };
 

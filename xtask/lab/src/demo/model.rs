@@ -124,7 +124,9 @@ fn origin(node: &Datapath, from: IpAddr) -> Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{demo::load, shell};
+    use xtask::shell;
+
+    use crate::demo::load;
 
     /// What the shop's manifests say with these of `examples` beside them.
     fn model(manifests: &[&str]) -> Model {

@@ -45,39 +45,41 @@ pub fn all(release: bool) -> Result<PathBuf> {
 }
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
-pub fn kernel_programs() -> Result<PathBuf> {
+pub fn kernel_programs() -> Result<()> {
     step("Building", "the kernel programs");
     let built = kernel_programs_of(&shell::root(), &toolchain::find_or_install()?)?;
-    let object = bpf_dir(&shell::root()).join("weir");
-    copy_if_changed(&built, &object)?;
-    Ok(object)
+    copy_if_changed(&built, &object())
+}
+
+/// Where the kernel programs are.
+pub fn object() -> PathBuf {
+    bpf_dir(&shell::root()).join("weir")
+}
+
+/// Where the yardsticks of the benches are.
+pub fn floors() -> PathBuf {
+    built_for_bpf(&shell::root(), FLOORS)
+}
+
+/// Where a binary is that was built along with the one that runs.
+pub fn beside_us(name: &str) -> Result<PathBuf> {
+    Ok(env::current_exe().context("cannot tell where this program is")?.with_file_name(name))
 }
 
 /// Builds the kernel programs of the sources at `root`, and says where they are.
 pub fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
-    bpf_package(EBPF, root, toolchain)
-}
-
-/// Builds the yardsticks of the benches.
-pub fn floors() -> Result<PathBuf> {
-    step("Building", "the yardsticks");
-    bpf_package(FLOORS, &shell::root(), &toolchain::find_or_install()?)
-}
-
-fn bpf_package(package: &str, root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
-    let cargo = for_bpf(cargo.args(["build", "--quiet", "--release"]), package, root, toolchain);
+    let cargo = for_bpf(cargo.args(["build", "--quiet"]), root, toolchain);
     shell::run(cargo.current_dir(root))?;
-    Ok(bpf_dir(root).join("bpfel-unknown-none/release").join(package))
+    Ok(built_for_bpf(root, EBPF))
 }
 
-/// Adds to a cargo command what building a package of the sources at `root` for BPF takes.
-pub fn for_bpf<'a>(
-    cargo: &'a mut Command,
-    package: &str,
-    root: &Path,
-    toolchain: &Toolchain,
-) -> &'a mut Command {
+fn built_for_bpf(root: &Path, package: &str) -> PathBuf {
+    bpf_dir(root).join("bpfel-unknown-none/bpf").join(package)
+}
+
+/// Adds to a cargo command what building what is for BPF of the sources at `root` takes.
+pub fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -92,7 +94,9 @@ pub fn for_bpf<'a>(
     ];
     // A target directory of its own: a build script may run us while cargo holds the lock of the other.
     cargo
-        .args(["--package", package, "--bins", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(BPF_PACKAGES.iter().flat_map(|package| ["--package", package]))
+        .args(["--bins", "--profile", "bpf"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(bpf_dir(root))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

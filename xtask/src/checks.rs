@@ -53,13 +53,9 @@ pub(crate) fn lint() -> Result<()> {
     shell::run(without_bpf(&mut host).args(["--", "-D", "warnings"]))?;
     step("Checking", "clippy for the kernel programs");
     let toolchain = toolchain::find_or_install()?;
-    for package in build::BPF_PACKAGES {
-        let mut clippy = toolchain.clippy()?;
-        clippy.args(["--quiet", "--release"]);
-        shell::run(
-            build::for_bpf(&mut clippy, package, &shell::root(), &toolchain).args(["--", "-D", "warnings"]),
-        )?;
-    }
+    let mut clippy = toolchain.clippy()?;
+    let clippy = build::for_bpf(clippy.arg("--quiet"), &shell::root(), &toolchain);
+    shell::run(clippy.args(["--", "-D", "warnings"]))?;
     step("Checking", "documentation");
     let mut doc = shell::cargo();
     doc.args(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);

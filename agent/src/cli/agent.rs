@@ -1,7 +1,7 @@
 //! `weir agent`.
 
 use tracing::Level;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::{
     Error,
@@ -48,13 +48,13 @@ fn start_log(level: LogLevel, format: LogFormat) {
         LogLevel::Trace => Level::TRACE,
     };
     // Libraries are heard only when something is wrong with them.
-    let filter = EnvFilter::new(format!("warn,weir={level}"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = Targets::new().with_default(Level::WARN).with_target("weir", level);
+    let log = fmt().with_max_level(Level::TRACE).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {
             let colour = super::output::Style::stderr().is_coloured();
-            builder.with_ansi(colour).with_target(false).init();
+            log.with_ansi(colour).with_target(false).finish().with(filter).init();
         }
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => log.json().finish().with(filter).init(),
     }
 }

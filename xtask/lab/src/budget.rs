@@ -27,9 +27,8 @@ pub(crate) type Costs = BTreeMap<String, Cost>;
 
 /// Compares the costs with the file, or writes it.
 pub(crate) fn run(update: bool) -> Result<ExitCode> {
-    let object = build::kernel_programs()?;
     machine::prepare()?;
-    let costs = measure(&object)?;
+    let costs = measure(&build::object())?;
     let path = shell::root().join(FILE);
     if update {
         fs::write(&path, format(&costs)).with_context(|| format!("cannot write {FILE}"))?;

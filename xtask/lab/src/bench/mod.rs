@@ -58,10 +58,9 @@ pub(crate) fn run(options: &BenchArgs) -> Result<ExitCode> {
 
 fn measure(which: Bench, quick: bool) -> Result<Report> {
     machine::prepare()?;
-    let object = build::kernel_programs()?;
     private_mounts()?;
     let mut report = Report::new(quick)?;
-    report.programs = budget::measure(&object)?;
+    report.programs = budget::measure(&build::object())?;
     if which.includes(Bench::Prog) {
         report.rows.extend(prog::run(quick)?);
     }
@@ -77,9 +76,9 @@ fn measure(which: Bench, quick: bool) -> Result<Report> {
     Ok(report)
 }
 
-/// The agent that is measured: the one that `WEIR_BIN` names, or an optimised one of these sources.
+/// The agent that is measured: the one that `WEIR_BIN` names, or that of these sources.
 fn agent() -> Result<PathBuf> {
-    env::var_os("WEIR_BIN").map_or_else(|| build::all(true), |path| Ok(path.into()))
+    env::var_os("WEIR_BIN").map_or_else(|| build::beside_us("weir"), |path| Ok(path.into()))
 }
 
 /// What is pinned and named here is gone when this process ends, however it ends, and nobody else sees it.

@@ -42,7 +42,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let manifests = &args.manifests()?;
     let cluster = load(manifests)?;
-    let weir = if args.no_agent { None } else { Some(build::all(false)?) };
+    let weir = if args.no_agent { None } else { Some(build::beside_us("weir")?) };
     machine::prepare()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -42,7 +42,7 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     machine::need("nft", &["--version"], "nftables")?;
     machine::need("iptables-restore", &["--version"], "iptables")?;
     let weir = super::agent()?;
-    let generator = build::all(true)?.with_file_name("weir-load");
+    let generator = build::beside_us("weir-load")?;
     let extent = if quick { QUICK } else { FULL };
     let cpu = std::thread::available_parallelism()?.get() - 1;
     let mut rows = measure(SERVICES, &extent, &weir, &generator, cpu)?;

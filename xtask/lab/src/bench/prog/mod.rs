@@ -55,19 +55,20 @@ pub(super) const EVICTION_AT_XDP: &str = "XDP, new flows";
 
 /// How much is measured.
 struct Extent {
-    flows: &'static [u32],
+    /// Flows at TC, and at XDP.
+    flows: [&'static [u32]; 2],
     rounds: usize,
     runs: u32,
 }
 
-const FULL: Extent = Extent { flows: &[1, 10_000, 100_000], rounds: 15, runs: 400_000 };
-const QUICK: Extent = Extent { flows: &[1, 10_000, 100_000], rounds: 5, runs: 100_000 };
+const FULL: Extent = Extent { flows: [&[1, 10_000, 100_000]; 2], rounds: 15, runs: 400_000 };
+const QUICK: Extent = Extent { flows: [&[1, 10_000], &[1, 10_000, 100_000]], rounds: 7, runs: 150_000 };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
-    let object = build::kernel_programs()?;
+    let object = build::object();
     let object = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
-    let floors = build::floors()?;
+    let floors = build::floors();
     let extent = if quick { QUICK } else { FULL };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -99,10 +100,13 @@ fn measure(object: &[u8], floors: &Path, extent: &Extent) -> Result<Vec<Row>> {
     let keys: Vec<Frame> = case::service_flows(FLOOR_FLOWS).map(|flow| flow.frame(frame::ACK)).collect();
     let bench = Bench { object, floors, extent, keys };
     let mut rows = Vec::new();
-    for count in extent.flows {
-        let frames = case::shuffled(case::service_flows(*count).map(|flow| flow.frame(frame::ACK)));
-        rows.extend(bench.known(Kind::Tc, flows(*count), &frames, &case::known(*count))?);
-        rows.extend(bench.known(Kind::Xdp, at_xdp(*count), &frames, &case::known_at_edge(*count))?);
+    let frames = |count| case::shuffled(case::service_flows(count).map(|flow| flow.frame(frame::ACK)));
+    let [at_tc, at_edge] = extent.flows;
+    for &count in at_tc {
+        rows.extend(bench.known(Kind::Tc, flows(count), &frames(count), &case::known(count))?);
+    }
+    for &count in at_edge {
+        rows.extend(bench.known(Kind::Xdp, at_xdp(count), &frames(count), &case::known_at_edge(count))?);
     }
     let frames = case::shuffled(case::service_flows(NEW_FLOWS).map(|flow| flow.frame(frame::SYN)));
     rows.extend(bench.unknown(Kind::Tc, EVICTION, &frames, &case::new(NEW_FLOWS))?);

@@ -20,9 +20,39 @@ const FLOORS: &str = "weir-floors";
 /// The packages that are built for BPF and for nothing else.
 pub const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
 
+/// How the binaries are compiled: a profile of `Cargo.toml`.
+#[derive(Clone, Copy, Debug)]
+pub enum Profile {
+    /// Unoptimised.
+    Dev,
+    /// Optimised a little.
+    Quick,
+    /// Optimised.
+    Release,
+}
+
+impl Profile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
+    }
+
+    /// Where cargo puts what is compiled so.
+    fn dir(self) -> PathBuf {
+        let name = match self {
+            Self::Dev => "debug",
+            Self::Quick | Self::Release => self.name(),
+        };
+        target_dir().join(name)
+    }
+}
+
 /// Builds the kernel programs, then the binary `weir` with them inside, and beside it those of the lab. Says where
 /// `weir` is.
-pub fn all(release: bool) -> Result<PathBuf> {
+pub fn all(profile: Profile) -> Result<PathBuf> {
     kernel_programs()?;
     step("Building", "weir and its lab");
     let mut cargo = shell::cargo();
@@ -39,9 +69,8 @@ pub fn all(release: bool) -> Result<PathBuf> {
         "weir-load",
         "--bins",
     ]);
-    cargo.args(release.then_some("--release"));
-    shell::run(&mut cargo)?;
-    Ok(target_dir().join(if release { "release" } else { "debug" }).join("weir"))
+    shell::run(cargo.args(["--profile", profile.name()]))?;
+    Ok(profile.dir().join("weir"))
 }
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.

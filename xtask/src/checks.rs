@@ -10,7 +10,8 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    build, machine,
+    build::{self, Profile},
+    machine,
     shell::{self, step},
     toolchain,
 };
@@ -21,7 +22,7 @@ const KERNEL_TESTS: &str = "weir-tests";
 /// Runs all tests. Those on the running kernel run one after the other, for they measure time and would starve
 /// one another's probes.
 pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
-    let weir = build::all(false)?;
+    let weir = build::all(Profile::Dev)?;
     machine::prepare()?;
     step("Testing", "the workspace");
     let mut host = cargo(&["test", "--workspace", "--exclude", KERNEL_TESTS], &weir);
@@ -36,7 +37,7 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
 
 /// Runs conformance cases.
 pub(crate) fn conformance(args: &[String]) -> Result<ExitCode> {
-    let weir = build::all(false)?;
+    let weir = build::all(Profile::Dev)?;
     let mut runner = cargo(&["run", "--quiet", "--package", KERNEL_TESTS, "--bin", "conformance"], &weir);
     // The folders are named from where the caller stands.
     runner.arg("--manifest-path").arg(shell::root().join("Cargo.toml")).arg("--").args(args);

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::shell;
+use crate::{build::Profile, shell};
 
 /// Build, run, test, lint, measure and release weir.
 #[derive(Parser)]
@@ -119,9 +119,15 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Whether the agent is measured too, so that it must be optimised.
-    pub fn measures_the_agent(&self) -> bool {
-        self.from.is_none() && self.which != Bench::Prog
+    /// How what is measured is compiled.
+    pub fn profile(&self) -> Profile {
+        match self.which {
+            // The agent's own speed is not looked at.
+            _ if self.from.is_some() => Profile::Dev,
+            Bench::Prog => Profile::Dev,
+            _ if self.quick => Profile::Quick,
+            _ => Profile::Release,
+        }
     }
 }
 

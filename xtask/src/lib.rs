@@ -25,7 +25,10 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use self::cli::{Cli, Command};
+use self::{
+    build::Profile,
+    cli::{Cli, Command},
+};
 
 /// The program: does what the command line says.
 pub fn main() -> ExitCode {
@@ -43,10 +46,11 @@ pub fn verdict(result: Result<ExitCode>) -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => toolchain::find_or_install().and_then(|_| machine::prepare())?,
-        Command::Build { release } => drop(build::all(release)?),
+        Command::Build { release: true } => drop(build::all(Profile::Release)?),
+        Command::Build { release: false } => drop(build::all(Profile::Dev)?),
         Command::Run(args) if args.vagrant => return vagrant::run(&args.manifests()?, args.once),
-        Command::Run(_) | Command::Budget { .. } => return lab(false),
-        Command::Bench(args) => return lab(args.measures_the_agent()),
+        Command::Run(_) | Command::Budget { .. } => return lab(Profile::Dev),
+        Command::Bench(args) => return lab(args.profile()),
         Command::Test { args } => return checks::test(&args),
         Command::Lint => checks::lint()?,
         Command::Conformance { args } => return checks::conformance(&args),
@@ -57,8 +61,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 }
 
 /// Becomes the lab, which reads the same command line.
-fn lab(release: bool) -> Result<ExitCode> {
-    let lab = build::all(release)?.with_file_name("weir-lab");
+fn lab(profile: Profile) -> Result<ExitCode> {
+    let lab = build::all(profile)?.with_file_name("weir-lab");
     let error = process::Command::new(&lab).args(env::args_os().skip(1)).exec();
     Err(error).with_context(|| format!("cannot start {}", lab.display()))
 }

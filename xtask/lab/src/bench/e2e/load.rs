@@ -39,6 +39,9 @@ impl Load {
     /// All of them.
     pub(super) const ALL: [Self; 6] =
         [Self::Connect, Self::NodePort, Self::Request, Self::Datagram, Self::Flood, Self::Stream];
+    /// Those that have a figure to reach.
+    pub(super) const WITH_A_GOAL: [Self; 5] =
+        [Self::Connect, Self::NodePort, Self::Request, Self::Datagram, Self::Flood];
 
     /// What its rows are called.
     pub(super) const fn name(self) -> &'static str {

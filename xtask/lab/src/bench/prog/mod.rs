@@ -62,7 +62,7 @@ struct Extent {
 }
 
 const FULL: Extent = Extent { flows: [&[1, 10_000, 100_000]; 2], rounds: 15, runs: 400_000 };
-const QUICK: Extent = Extent { flows: [&[1, 10_000], &[1, 10_000, 100_000]], rounds: 7, runs: 150_000 };
+const QUICK: Extent = Extent { flows: [&[1, 10_000], &[1, 10_000, 100_000]], rounds: 5, runs: 100_000 };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {

@@ -42,7 +42,9 @@ const SIZES: [Size; 5] = [
 pub(super) fn measure(extent: &Extent, weir: &Path, generator: &Path, cpu: usize) -> Result<Vec<Row>> {
     step("Setting up", SETTING);
     let mut sets = Vec::new();
-    for Size(name, _, word, way, services) in SIZES {
+    let is_measured = |Size(.., way, _): &&Size| extent.whole || matches!(way, Way::Weir(_));
+    let sizes = || SIZES.iter().filter(is_measured);
+    for &Size(name, _, word, way, services) in sizes() {
         let set = Set::up(way, word, &cluster::ports(services), weir, cpu)?;
         let servers = Servers::start(generator, &set.network, cpu)?;
         sets.push((name, set, servers));
@@ -58,7 +60,7 @@ pub(super) fn measure(extent: &Extent, weir: &Path, generator: &Path, cpu: usize
             }
         }
     }
-    let row = |Size(name, small, ..): Size| Row {
+    let row = |&Size(name, small, ..): &Size| Row {
         bench: "e2e".to_owned(),
         subject: name.to_owned(),
         setting: SETTING.to_owned(),
@@ -69,5 +71,5 @@ pub(super) fn measure(extent: &Extent, weir: &Path, generator: &Path, cpu: usize
             spread: Spread::ratio(samples.of("", name), samples.of("", small)),
         }),
     };
-    Ok(SIZES.into_iter().map(row).collect())
+    Ok(sizes().map(row).collect())
 }

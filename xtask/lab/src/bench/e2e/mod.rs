@@ -28,16 +28,16 @@ use xtask::{build, machine, shell::step};
 struct Extent {
     rounds: usize,
     seconds: f64,
-    /// Also the kinds of traffic for which there is no figure to reach.
-    all_loads: bool,
+    /// Also what no figure to reach is about.
+    whole: bool,
 }
 
 /// Services of the cluster in which all kinds of traffic are measured.
 const SERVICES: u32 = 1_000;
 
 /// With more connections in two minutes, the ports of kube-proxy's masqueraded ones would run out.
-const FULL: Extent = Extent { rounds: 13, seconds: 0.4, all_loads: true };
-const QUICK: Extent = Extent { rounds: 4, seconds: 0.2, all_loads: false };
+const FULL: Extent = Extent { rounds: 13, seconds: 0.4, whole: true };
+const QUICK: Extent = Extent { rounds: 4, seconds: 0.2, whole: false };
 
 /// Runs the bench.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
@@ -76,7 +76,7 @@ fn measure(services: u32, extent: &Extent, weir: &Path, generator: &Path, cpu: u
     };
     let has_rules = |(set, _): &&(Set, Servers)| !matches!(set.way, Way::Direct | Way::Plain);
     let mut rows: Vec<_> = sets.iter().filter(has_rules).map(loading).collect();
-    let loads = if extent.all_loads { &Load::ALL[..] } else { &Load::WITH_A_GOAL };
+    let loads = if extent.whole { &Load::ALL[..] } else { &Load::WITH_A_GOAL };
     for &load in loads {
         step("Measuring", setting(load.name(), services));
         let (mut rates, mut middles, mut tails) =

@@ -18,7 +18,7 @@ const EBPF: &str = "weir-ebpf";
 /// The package with the yardsticks of the benches, and its one binary.
 const FLOORS: &str = "weir-floors";
 /// The packages that are built for BPF and for nothing else.
-pub const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
+pub(crate) const BPF_PACKAGES: [&str; 2] = [EBPF, FLOORS];
 
 /// How the binaries are compiled: a profile of `Cargo.toml`.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ impl Profile {
 
 /// Builds the kernel programs, then the binary `weir` with them inside, and beside it those of the lab. Says where
 /// `weir` is.
-pub fn all(profile: Profile) -> Result<PathBuf> {
+pub(crate) fn all(profile: Profile) -> Result<PathBuf> {
     kernel_programs()?;
     step("Building", "weir and its lab");
     let mut cargo = shell::cargo();
@@ -74,7 +74,7 @@ pub fn all(profile: Profile) -> Result<PathBuf> {
 }
 
 /// Builds the kernel programs into `target/bpf/weir`, where `agent/build.rs` looks for them.
-pub fn kernel_programs() -> Result<()> {
+pub(crate) fn kernel_programs() -> Result<()> {
     step("Building", "the kernel programs");
     let built = kernel_programs_of(&shell::root(), &toolchain::find_or_install()?)?;
     copy_if_changed(&built, &object())
@@ -96,7 +96,7 @@ pub fn beside_us(name: &str) -> Result<PathBuf> {
 }
 
 /// Builds the kernel programs of the sources at `root`, and says where they are.
-pub fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+pub(crate) fn kernel_programs_of(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
     let cargo = for_bpf(cargo.args(["build", "--quiet"]), root, toolchain);
     shell::run(cargo.current_dir(root))?;
@@ -108,7 +108,7 @@ fn built_for_bpf(root: &Path, package: &str) -> PathBuf {
 }
 
 /// Adds to a cargo command what building what is for BPF of the sources at `root` takes.
-pub fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -> &'a mut Command {
+pub(crate) fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -> &'a mut Command {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // Version 3 of the instruction set: 32-bit arithmetic, and atomics that return the old value.
@@ -132,7 +132,7 @@ pub fn for_bpf<'a>(cargo: &'a mut Command, root: &Path, toolchain: &Toolchain) -
 }
 
 /// Where the cargo that runs us puts its artifacts.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 

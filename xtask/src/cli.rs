@@ -121,12 +121,13 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// How what is measured is compiled.
     pub fn profile(&self) -> Profile {
-        match self.which {
+        if self.from.is_some() || self.which == Bench::Prog {
             // The agent's own speed is not looked at.
-            _ if self.from.is_some() => Profile::Dev,
-            Bench::Prog => Profile::Dev,
-            _ if self.quick => Profile::Quick,
-            _ => Profile::Release,
+            Profile::Dev
+        } else if self.quick {
+            Profile::Quick
+        } else {
+            Profile::Release
         }
     }
 }

@@ -66,7 +66,7 @@ fn as_root(program: &str) -> Result<Command> {
 }
 
 /// Installs Debian packages, or says what to type.
-pub fn install(packages: &[&str]) -> Result<()> {
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if shell::probe("apt-get", &["--version"]).is_none() {
         bail!("this is not Debian: install by hand what there is called {list}");

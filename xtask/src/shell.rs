@@ -16,7 +16,7 @@ pub fn root() -> PathBuf {
 }
 
 /// The cargo that runs us.
-pub fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
@@ -28,7 +28,7 @@ pub fn step(verb: &str, what: impl std::fmt::Display) {
 }
 
 /// Runs a command to its end, its output shown.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", show(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", show(command));
@@ -37,7 +37,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command to its end, its output shown, and hands its verdict on.
-pub fn verdict(command: &mut Command) -> Result<ExitCode> {
+pub(crate) fn verdict(command: &mut Command) -> Result<ExitCode> {
     let status = command.status().with_context(|| format!("cannot start {}", show(command)))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
@@ -55,13 +55,13 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// What a command prints, when it can be run and succeeds.
-pub fn probe(program: impl AsRef<OsStr>, args: &[&str]) -> Option<String> {
+pub(crate) fn probe(program: impl AsRef<OsStr>, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The command as one would type it.
-pub fn show(command: &Command) -> String {
+pub(crate) fn show(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

@@ -21,7 +21,7 @@ const OLDEST_LLVM: u32 = 22;
 
 /// What kernel programs are built with.
 #[derive(Debug)]
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     rust: Rust,
     linker: PathBuf,
 }
@@ -36,12 +36,12 @@ struct Rust {
 
 impl Toolchain {
     /// A cargo that builds for BPF, whatever toolchain the environment names.
-    pub fn cargo(&self) -> Command {
+    pub(crate) fn cargo(&self) -> Command {
         self.command(&self.rust.cargo)
     }
 
     /// The clippy of the same compiler, called as `cargo clippy` would call it.
-    pub fn clippy(&self) -> Result<Command> {
+    pub(crate) fn clippy(&self) -> Result<Command> {
         let clippy = self.rust.cargo.with_file_name("cargo-clippy");
         match (clippy.exists(), self.rust.stable) {
             (true, _) => {}
@@ -62,7 +62,7 @@ impl Toolchain {
     }
 
     /// bpf-linker.
-    pub fn linker(&self) -> &Path {
+    pub(crate) fn linker(&self) -> &Path {
         &self.linker
     }
 
@@ -81,7 +81,7 @@ impl Toolchain {
 }
 
 /// Finds the toolchain; what is missing is installed.
-pub fn find_or_install() -> Result<Toolchain> {
+pub(crate) fn find_or_install() -> Result<Toolchain> {
     let rust = match find_rust(Path::new("/usr/bin")) {
         Some(rust) => rust,
         None => install_rust()?,
